@@ -1,0 +1,96 @@
+"""job.json as typed values. The same classes write it on the host and read it in the container (spec/CONTRACT.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONTRACT = 1
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adaptation. `alpha` is scaled by 1/r, or by 1/sqrt(r) if `rank_stabilised`."""
+
+    r: int
+    alpha: int
+    rank_stabilised: bool = False
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or self.alpha < 1:
+            raise ValueError(f"lora: r and alpha must be at least 1, not {self.r} and {self.alpha}")
+
+    @property
+    def scale(self) -> float:
+        return float(self.alpha / (self.r**0.5 if self.rank_stabilised else self.r))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. Pinned by the division; a closed submission may not change it.
+
+    `checkpoints`: fractions of the steps after which the adapter is also saved (0 < f < 1). `processes`: ranks of the
+    DeepSpeed engine, one a GPU; `threads`: CPU threads of each rank. `dtype`: "float32" or "bfloat16". The loss is the
+    mean over response tokens; the learning rate warms up over `warmup_steps`, then falls to 0 linearly.
+    """
+
+    lora: Lora
+    learning_rate: float
+    epochs: float
+    micro_batch: int
+    accumulation: int = 1
+    warmup_steps: int = 2
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0
+    max_tokens: int = 512
+    zero_stage: int = 1
+    dtype: str = "float32"
+    processes: int = 1
+    threads: int = 2
+    checkpoints: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"recipe: dtype must be float32 or bfloat16, not {self.dtype}")
+        if self.zero_stage not in (0, 1, 2):
+            raise ValueError(f"recipe: zero_stage must be 0, 1 or 2, not {self.zero_stage}")
+        if any(not 0 < f < 1 for f in self.checkpoints):
+            raise ValueError("recipe: checkpoints must lie between 0 and 1")
+        if min(self.micro_batch, self.accumulation, self.processes, self.threads) < 1 or self.epochs <= 0:
+            raise ValueError("recipe: micro_batch, accumulation, processes, threads and epochs must be positive")
+
+    @staticmethod
+    def parse(raw: dict[str, Any]) -> Recipe:
+        """From plain JSON or YAML values. Raises TypeError or ValueError, naming the field."""
+        known = dict(raw)
+        lora = Lora(**known.pop("lora"))
+        return Recipe(lora=lora, checkpoints=tuple(known.pop("checkpoints", ())), **known)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a container is asked to do. Ids are blind: nothing here says what kind of data it is."""
+
+    job_id: str
+    seed: int
+    recipe: Recipe
+    parameters: dict[str, Any] = field(default_factory=dict)
+    model: str = "model"
+    data: str = "data.jsonl"
+    trusted: str | None = None
+    device: str = "cpu"
+    contract: int = CONTRACT
+
+    def dumps(self) -> bytes:
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+    @staticmethod
+    def load(path: Path) -> Job:
+        """Raises ValueError if the file is no job of this contract."""
+        raw = json.loads(path.read_text())
+        if raw.get("contract") != CONTRACT:
+            raise ValueError(f"job.json is of contract {raw.get('contract')}, this trainer keeps {CONTRACT}")
+        raw["recipe"] = Recipe.parse(raw["recipe"])
+        return Job(**raw)
