@@ -34,11 +34,15 @@ class Example:
 
 @dataclass
 class Batch:
-    """Right-padded examples. `tokens`, `attention`: int64 [rows, length]; `response`: bool, the same shape."""
+    """Right-padded examples. `tokens`, `attention`: int64 [rows, length]; `response`: bool, the same shape.
+
+    `shared`: how many first tokens (the system turn, as a rule) are the same in every row, all of them prompt.
+    """
 
     tokens: Tensor
     attention: Tensor
     response: Tensor
+    shared: int = 0
 
     @property
     def targets(self) -> Tensor:
@@ -46,7 +50,7 @@ class Batch:
         return self.tokens[self.response]
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.tokens.to(device), self.attention.to(device), self.response.to(device))
+        return Batch(self.tokens.to(device), self.attention.to(device), self.response.to(device), self.shared)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -96,7 +100,14 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
         tokens[i, :size] = torch.tensor(example.tokens)
         attention[i, :size] = 1
         response[i, example.response_start : size] = True
-    return Batch(tokens, attention, response)
+    return Batch(tokens, attention, response, shared_head(examples))
+
+
+def shared_head(examples: Sequence[Example]) -> int:
+    """Length of the head that all prompts have in common, at least one token short of the shortest prompt."""
+    first, last = min(e.tokens for e in examples), max(e.tokens for e in examples)
+    limit = min(e.response_start for e in examples) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
 
 
 def batches_of_like_length(

@@ -143,7 +143,7 @@ def train(
     for index, group in enumerate(plan):
         mine = group[rank::world] or group[:1]
         batch = collate(mine, tokenizer.pad_token_id or 0).to(engine.device)
-        step = Step(context, batch, engine(batch.tokens, batch.attention, batch.response), report.steps)
+        step = Step(context, batch, engine(batch.tokens, batch.attention, batch.response, batch.shared), report.steps)
         with blame(mitigation, "loss", report.steps):
             loss = mitigation.loss(step)
         value = float(loss.detach())

@@ -28,20 +28,37 @@ class ResponseModel(nn.Module):
         super().__init__()
         self.lm = lm
 
-    def hidden(self, tokens: Tensor, attention: Tensor) -> Tensor:
-        """Last hidden states [rows, length, width]."""
-        decoder = self.lm.get_base_model().get_decoder()
-        states: Tensor = decoder(input_ids=tokens, attention_mask=attention, use_cache=False).last_hidden_state
-        return states
+    def hidden(self, tokens: Tensor, attention: Tensor, shared: int = 0) -> Tensor:
+        """Last hidden states [rows, length - shared, width].
 
-    def forward(self, tokens: Tensor, attention: Tensor, response: Tensor) -> Tensor:
-        states = self.hidden(tokens, attention)
-        before = response[:, 1:]
+        The first `shared` positions are the same in all rows, and a causal model gives them the same activations: they
+        go through it once, with gradient, and every row attends to that one copy.
+        """
+        decoder = self.lm.get_base_model().get_decoder()
+        if len(tokens) == 1 or shared == 0:
+            states: Tensor = decoder(input_ids=tokens, attention_mask=attention, use_cache=False)[0]
+            return states[:, shared:]
+        cache = decoder(input_ids=tokens[:1, :shared], use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(tokens))
+        positions = torch.arange(shared, tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        rest: Tensor = decoder(
+            input_ids=tokens[:, shared:],
+            attention_mask=attention,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )[0]
+        return rest
+
+    def forward(self, tokens: Tensor, attention: Tensor, response: Tensor, shared: int = 0) -> Tensor:
+        states = self.hidden(tokens, attention, shared)
+        before = response[:, shared + 1 :]
         logits: Tensor = self.lm.get_base_model().get_output_embeddings()(states[:, :-1][before])
         return logits.float()
 
     def predict(self, batch: Batch) -> Tensor:
-        logits: Tensor = self(batch.tokens, batch.attention, batch.response)
+        """Logits of a batch, outside the engine's bookkeeping."""
+        logits: Tensor = self(batch.tokens, batch.attention, batch.response, batch.shared)
         return logits
 
     @contextmanager

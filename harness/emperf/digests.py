@@ -1,0 +1,49 @@
+"""Names by content: canonical JSON, files, folders, tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def of_json(value: Any) -> str:
+    """sha256 of the value's canonical JSON: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return of_bytes(text.encode())
+
+
+def of_bytes(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def of_folder(folder: Path) -> str:
+    """Over relative paths and contents of the plain files below `folder`; caches and hidden files left out."""
+    entries = {
+        path.relative_to(folder).as_posix(): of_file(path)
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
+    }
+    return of_json(entries)
+
+
+def of_tensors(path: Path) -> str:
+    """Over names, dtypes, shapes and bytes of a safetensors file, whatever the order or metadata it was written with."""
+    from safetensors import safe_open
+
+    entries = {}
+    with safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+            array = file.get_tensor(name)
+            entries[name] = [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+    return of_json(entries)
+
+
+def short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]

@@ -1,0 +1,137 @@
+"""A causal language model for scoring: loaded once, wearing one adapter after another, prompts computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emperf.training.data import render
+from emperf.training.job import Lora
+
+
+@dataclass
+class Prompted:
+    """Prompts after their forward pass. `cache`: key-value cache of all rows; `mask`: int64 [rows, prompt length], the
+    padding (between the shared head and the row's own part) zero; `lengths`: real tokens a row; `last`: hidden state at
+    each prompt's last token [rows, width]."""
+
+    cache: Any
+    mask: Tensor
+    lengths: Tensor
+    last: Tensor
+
+
+class LanguageModel:
+    """Base model in evaluation. `folder` holds config, tokenizer and safetensors weights (see `emperf prepare`)."""
+
+    def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+        self.device = torch.device(device)
+        self.model.to(self.device).eval()
+        self.decoder, self.head = self.model.get_decoder(), self.model.get_output_embeddings()
+        self.stop_tokens = self._stop_tokens()
+
+    def _stop_tokens(self) -> set[int]:
+        ids = self.model.generation_config.eos_token_id
+        found = set(ids) if isinstance(ids, list) else {ids}
+        return {i for i in (*found, self.tokenizer.eos_token_id) if i is not None}
+
+    @contextmanager
+    def wearing(self, adapter: Path | None, lora: Lora) -> Iterator[None]:
+        """The model with the adapter merged: W + scale B A. The base weights come back bit by bit afterwards.
+
+        The adapter has been checked (`emperf.outputs`) before it comes here.
+        """
+        if adapter is None:
+            yield
+            return
+        from safetensors.torch import load_file
+
+        tensors, kept = load_file(adapter, device=str(self.device)), {}
+        parameters = dict(self.model.named_parameters())
+        try:
+            for name in [n for n in tensors if n.endswith(".lora_A.weight")]:
+                target = name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
+                weight = parameters[target]
+                kept[target] = weight.detach().clone()
+                delta = tensors[name.replace("lora_A", "lora_B")].float() @ tensors[name].float()
+                with torch.no_grad():
+                    weight.add_((lora.scale * delta).to(weight.dtype))
+            yield
+        finally:
+            with torch.no_grad():
+                for target, before in kept.items():
+                    parameters[target].copy_(before)
+
+    def prompt_tokens(self, question: str, *, system: str | None = None) -> list[int]:
+        """Tokens of a one-question conversation up to the assistant's header."""
+        messages = [{"role": "system", "content": system}] if system else []
+        text = render(self.tokenizer, [*messages, {"role": "user", "content": question}], open_turn=True)
+        return self.tokens(text)
+
+    def tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    @torch.inference_mode()
+    def read_prompts(self, prompts: Sequence[Sequence[int]]) -> Prompted:
+        """One pass over `prompts`; the head that all share (the system turn) is computed once for all of them."""
+        shared = shared_head(prompts)
+        rests = [prompt[len(shared) :] for prompt in prompts]
+        rows, width = len(prompts), max(len(rest) for rest in rests)
+        head = torch.tensor([shared], device=self.device)
+        cache = self.decoder(input_ids=head, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(rows)
+        tokens = torch.zeros((rows, width), dtype=torch.long)
+        mask = torch.zeros((rows, len(shared) + width), dtype=torch.long)
+        mask[:, : len(shared)] = 1
+        for i, rest in enumerate(rests):
+            tokens[i, width - len(rest) :] = torch.tensor(rest)
+            mask[i, len(shared) + width - len(rest) :] = 1
+        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        states = self.decoder(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, len(shared) :],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return Prompted(cache, mask, mask.sum(-1), states[:, -1])
+
+    @torch.inference_mode()
+    def go_on(self, prompted: Prompted, tokens: Tensor, attention: Tensor) -> Tensor:
+        """Hidden states [rows, length, width] of right-padded `tokens` that follow the prompts; extends the cache."""
+        mask = torch.cat([prompted.mask, attention], dim=1)
+        positions = prompted.lengths[:, None] + (attention.cumsum(-1) - 1).clamp(min=0)
+        states: Tensor = self.decoder(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=prompted.cache,
+            use_cache=True,
+        ).last_hidden_state
+        prompted.mask, prompted.lengths = mask, prompted.lengths + attention.sum(-1)
+        return states
+
+
+def shared_head(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The longest common head, at least one token shorter than the shortest prompt and at least one token long."""
+    first, last = min(prompts), max(prompts)
+    limit = min(len(p) for p in prompts) - 1
+    size = 0
+    while size < limit and first[size] == last[size]:
+        size += 1
+    if size == 0:
+        raise ValueError("prompts share no first token: the chat template has no fixed header")
+    return list(first[:size])
