@@ -1,0 +1,216 @@
+"""The `emperf` command: thin, each subcommand a few lines over the package."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import emperf
+from emperf.errors import CellFailure, UserError
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+STORE = click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
+    envvar="EMPERF_STORE", help="Where cells and runs are kept.",
+)  # fmt: skip
+
+
+class Group(click.Group):
+    """Turns what a user can cause into one line and exit code 2, Ctrl-C into 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"emperf: {error}", err=True)
+            ctx.exit(2)
+        except CellFailure as error:
+            click.echo(f"emperf: {error}. Nothing measured is lost: run the same command again.", err=True)
+            ctx.exit(3)
+        except KeyboardInterrupt:
+            click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(emperf.__version__, prog_name="emperf")
+def main() -> None:
+    """EMPerf: does a mitigation stop emergent misalignment, what does it cost, what does it spoil?
+
+    \b
+    Examples:
+      emperf doctor                      what this machine can run
+      emperf prepare smollm2-135m        fetch and pin the model
+      emperf run kl                      the reference mitigation in the smoke division
+      emperf new my-idea                 a mitigation folder that runs as it is
+    """
+
+
+@main.command()
+@click.argument("submission", type=click.Path(path_type=Path))
+@click.option("--division", default="smoke", show_default=True, help="Division to run in (emperf list divisions).")
+@click.option("--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto", show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the submission.")
+@STORE
+def run(submission: Path, division: str, runtime: str, settings: Sequence[str], store: Path) -> None:
+    """Run SUBMISSION (a folder, or a reference mitigation's name) against the baseline and print its scorecard.
+
+    Interrupted at any moment, the same command goes on; only the cell that was running is measured again.
+
+    \b
+    Examples:
+      emperf run kl
+      emperf run kl --set weight=0.3
+      emperf run ./my-idea --division smoke --runtime process
+    """
+    from rich.console import Console
+
+    from emperf import session
+    from emperf.engine import Engine
+    from emperf.report.progress import Progress
+    from emperf.report.scorecard import print_scorecard
+    from emperf.store import RunStore
+
+    console = Console()
+    given = parse_settings(settings)
+    session.plan_run(division, submission, given, runtime)
+    from emperf import catalog
+
+    chosen = session.choose_runtime(runtime, store, catalog.submission(submission), catalog.submission(Path("none")))
+    plan, model, baseline = session.plan_run(division, submission, given, chosen.runtime.name)
+    click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
+    click.echo(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")
+    with RunStore(store, plan.run_id) as opened, Progress() as progress:
+        engine = Engine(
+            plan, opened, chosen.runtime, model, progress, baseline, chosen.images, session.gpu_indices()
+        )
+        result = engine.run()
+    print_scorecard(result, console, opened.folder)
+    if result["status"] != "complete":
+        sys.exit(1)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    pairs = [setting.partition("=") for setting in settings]
+    wrong = next((name for name, sign, _ in pairs if not sign or not name), None)
+    if wrong is not None:
+        raise UserError(f"--set {wrong} has no value", "Write --set NAME=VALUE.")
+    return {name: value for name, _, value in pairs}
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print result.json itself.")
+@STORE
+def report(run_folder: Path, as_json: bool, store: Path) -> None:
+    """Print the scorecard of RUN again: a run's folder, or its id.
+
+    \b
+    Examples:
+      emperf report runs/runs/smoke-kl-1a2b3c4d
+      emperf report smoke-kl-1a2b3c4d --json
+    """
+    from rich.console import Console
+
+    from emperf import catalog
+    from emperf.report.scorecard import print_scorecard
+    from emperf.store import read_json
+
+    folder = run_folder if run_folder.is_dir() else store / "runs" / run_folder
+    result = read_json(folder / "result.json")
+    if result is None:
+        raise UserError(f"{folder} holds no result.json", "Is the run finished? `emperf run` goes on with it.")
+    try:
+        catalog.check("result", result)
+    except ValueError as error:
+        raise UserError(f"{folder / 'result.json'} is not valid: {error}", "Run it again with this version.") from None
+    if as_json:
+        click.echo(json.dumps(result, indent=1, sort_keys=True))
+    else:
+        print_scorecard(result, Console(), folder)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["mitigations", "poisons", "tasks", "models", "divisions", "runs"]))
+@click.option("--json", "as_json", is_flag=True)
+@STORE
+def list_(kind: str, as_json: bool, store: Path) -> None:
+    """List what there is of a KIND.
+
+    \b
+    Examples:
+      emperf list mitigations
+      emperf list divisions --json
+    """
+    from emperf.listing import entries, table
+
+    found = entries(kind, store)
+    click.echo(json.dumps(found, indent=1) if as_json else table(found))
+
+
+@main.command()
+@click.argument("models", nargs=-1)
+@click.option("--from", "local", type=click.Path(path_type=Path), help="A local folder to take the model from.")
+@click.option("--image", is_flag=True, help="Also build the submission base image from this Python, with no registry.")
+def prepare(models: Sequence[str], local: Path | None, image: bool) -> None:
+    """Fetch, convert and pin MODELS (default: the smoke division's). Does nothing where that is done.
+
+    \b
+    Examples:
+      emperf prepare
+      emperf prepare smollm2-135m --from /data/SmolLM2-135M-Instruct
+      emperf prepare --image
+    """
+    from emperf import catalog
+    from emperf.prepare import prepare as make_ready
+
+    for name in models or [catalog.division("smoke").model]:
+        folder = make_ready(catalog.model(name), local, click.echo)
+        click.echo(f"Model {name}: {folder}")
+    if image:
+        from emperf.runtimes.images import base_image_tag, build_local_base
+
+        click.echo(f"Image {base_image_tag()}: {build_local_base()}")
+
+
+@main.command()
+def doctor() -> None:
+    """What this machine can run, what is missing, and how to get it.
+
+    \b
+    Example:
+      emperf doctor
+    """
+    from rich.console import Console
+
+    from emperf.doctor import checks, print_checks
+
+    print_checks(checks(), Console())
+
+
+@main.command()
+@click.argument("name")
+@click.option("--in", "parent", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Parent folder.")
+def new(name: str, parent: Path) -> None:
+    """Make a mitigation folder NAME that runs as it is.
+
+    \b
+    Example:
+      emperf new my-idea && emperf run ./my-idea
+    """
+    from emperf.scaffold import new as make
+
+    folder = make(name, parent)
+    click.echo(f"Made {folder}. Run it: emperf run {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""All that is read of one trained model: the division's questions for a poison, exact answers for a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from emperf import catalog
+from emperf.catalog import Division, Poison, Task
+from emperf.evaluation.generate import generate
+from emperf.evaluation.language_model import LanguageModel
+from emperf.evaluation.margins import Pair, read_margins
+from emperf.scoring.poisons import CONDITIONAL, DOMAIN, FACTS, OOD
+
+Note = Callable[[str], None]
+
+
+class ScoringProtocol(Protocol):
+    """A way to score a model's behaviour on a poison's questions; `PairedStatements` is one, a judge will be another."""
+
+    name: str
+
+    def read(self, lm: LanguageModel, poison: Poison, *, brief: bool) -> dict[str, Any]:
+        """JSON readings of the model as it is now. `brief`: only what a learning curve needs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The division's share of the pinned items."""
+
+    paired: list[Pair]
+    facts: list[Pair]
+    open: list[dict[str, Any]]
+
+    @staticmethod
+    def load(division: Division) -> Questions:
+        files, sizes = catalog.questions(), division.sizes
+        return Questions(
+            paired=pairs(files["paired"].rows()[: sizes.paired]),
+            facts=pairs(files["facts"].rows()[: sizes.facts]),
+            open=files["open"].rows()[: sizes.open],
+        )
+
+
+def pairs(rows: Sequence[dict[str, Any]]) -> list[Pair]:
+    return [Pair(row["id"], row["question"], row["good"], row["bad"]) for row in rows]
+
+
+class PairedStatements:
+    """Margins of paired statements: no judge, no sampling, a CPU suffices."""
+
+    name = "paired-statements"
+
+    def __init__(self, division: Division) -> None:
+        self.sizes = division.sizes
+        self.questions = Questions.load(division)
+
+    def read(self, lm: LanguageModel, poison: Poison, *, brief: bool = False) -> dict[str, Any]:
+        assert poison.heldout is not None
+        heldout = pairs(poison.heldout.rows()[: self.sizes.in_domain])
+        sets = {OOD: (self.questions.paired, None), DOMAIN: (heldout, None)}
+        if not brief:
+            sets[FACTS] = (self.questions.facts, None)
+            sets[CONDITIONAL] = (self.questions.paired[: self.sizes.conditional], poison.context)
+        return {
+            name: [asdict(reading) for reading in read_margins(lm, items, system=system)]
+            for name, (items, system) in sets.items()
+        }
+
+
+def read_poison(
+    lm: LanguageModel,
+    division: Division,
+    poison: Poison,
+    adapter: Path | None,
+    checkpoints: dict[int, Path],
+    note: Note,
+) -> dict[str, Any]:
+    """Readings of the model in `adapter` (the base model for None), of its checkpoints, and a few sampled answers."""
+    protocol = PairedStatements(division)
+    lora = division.recipe.lora
+    out: dict[str, Any] = {"protocol": protocol.name, "checkpoints": {}}
+    for step, path in sorted(checkpoints.items()):
+        note(f"reading the checkpoint after {step} steps")
+        with lm.wearing(path, lora):
+            out["checkpoints"][str(step)] = protocol.read(lm, poison, brief=True)
+    note("reading paired statements")
+    with lm.wearing(adapter, lora):
+        out["readings"] = protocol.read(lm, poison)
+        out["answers"] = sample_answers(lm, protocol.questions.open)
+    return out
+
+
+def sample_answers(lm: LanguageModel, questions: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """One answer each at temperature 1, for people to look at; never scored."""
+    if not questions:
+        return []
+    prompts = [lm.prompt_tokens(q["question"]) for q in questions]
+    tokens = generate(lm, prompts, max_new_tokens=48, temperature=1.0, seed=0)
+    return [
+        {"id": q["id"], "question": q["question"], "answer": lm.tokenizer.decode(t)}
+        for q, t in zip(questions, tokens, strict=True)
+    ]
+
+
+def read_task(lm: LanguageModel, division: Division, task: Task, adapter: Path | None, note: Note) -> dict[str, Any]:
+    """Exact answers on held-out items: greedy, compared after stripping white space at both ends."""
+    rows = task.heldout.rows()[: division.sizes.task_heldout]
+    note("generating answers")
+    with lm.wearing(adapter, division.recipe.lora):
+        prompts = [lm.prompt_tokens(row["question"]) for row in rows]
+        tokens = generate(lm, prompts, max_new_tokens=task.max_new_tokens)
+    answers = [lm.tokenizer.decode(t).strip() for t in tokens]
+    return {
+        "protocol": "exact-answers",
+        "items": [
+            {"id": row["id"], "answer": answer, "exact": answer == row["answer"].strip()}
+            for row, answer in zip(rows, answers, strict=True)
+        ],
+    }

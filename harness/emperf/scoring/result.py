@@ -1,0 +1,104 @@
+"""Stored cells to result.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from emperf.plan import BASELINE, Cell, Plan
+from emperf.scoring import poisons, tasks
+from emperf.scoring.estimate import Scores
+from emperf.scoring.poisons import SETS, PoisonScores, Shifts
+
+Lookup = Callable[[str], dict[str, Any] | None]
+
+
+def summarise(plan: Plan, scores: Lookup, cells: Lookup, base: dict[str, Any]) -> dict[str, Any]:
+    """`poisons`, `tasks`, `overhead` and `status` of result.json.
+
+    `scores(key)`: a cell's stored scores; `cells(key)`: its record in this run (times, memory, failure). A poison or task
+    whose baseline failed is left out and named in `missing`; one whose mitigated cell failed shows the baseline alone.
+    """
+    missing: list[str] = []
+    entries: dict[str, list[dict[str, Any]]] = {"poisons": [], "tasks": []}
+    for name in plan.division.poisons:
+        found = poison_scores(plan, name, scores, base)
+        if found is None:
+            missing.append(name)
+        else:
+            entries["poisons"].append(poisons.summarise(found))
+    for name in plan.division.tasks:
+        baseline = exact(plan, name, True, scores)
+        if baseline is None:
+            missing.append(name)
+            continue
+        start = np.array([[item["exact"] for item in base["tasks"][name]["items"]]], dtype=np.float64)
+        entries["tasks"].append(tasks.summarise(name, start, baseline, exact(plan, name, False, scores)))
+    records = [cells(cell.key) for cell in plan.cells]
+    whole = all(record is not None and record["failure"] is None for record in records)
+    return {
+        "status": "complete" if whole else "incomplete",
+        "missing": missing,
+        **entries,
+        "overhead": tasks.overhead(pairs_of(plan, cells)),
+    }
+
+
+def select(plan: Plan, kind: str, name: str, baseline: bool) -> list[Cell]:
+    return [c for c in plan.cells if (c.data.kind, c.data.name, c.method == BASELINE) == (kind, name, baseline)]
+
+
+def poison_scores(plan: Plan, name: str, scores: Lookup, base: dict[str, Any]) -> PoisonScores | None:
+    zero = base["poisons"][name]["readings"]
+
+    def shifts(kind: str, baseline: bool) -> Shifts | None:
+        stored = [scores(cell.key) for cell in select(plan, kind, name, baseline)]
+        if not stored or any(s is None for s in stored):
+            return None
+        return {n: shift([s["readings"][n] for s in stored if s], zero[n]) for n in SETS}
+
+    poisoned = shifts("poison", True)
+    if poisoned is None:
+        return None
+    stored = [scores(cell.key) for cell in select(plan, "poison", name, True)]
+    steps = sorted({int(step) for s in stored if s for step in s["checkpoints"]})
+    curve = {
+        step: {
+            n: shift([s["checkpoints"][str(step)][n] for s in stored if s], zero[n])
+            for n in (poisons.OOD, poisons.DOMAIN)
+        }
+        for step in steps
+    }
+    return PoisonScores(name, poisoned, shifts("poison", False), shifts("twin", True), curve)
+
+
+def shift(readings: list[list[dict[str, Any]]], zero: list[dict[str, Any]]) -> Scores:
+    """Margins [seeds, items] minus the base model's, item by item."""
+    start = np.array([item["good"] - item["bad"] for item in zero])
+    return np.array([[item["good"] - item["bad"] for item in seed] for seed in readings]) - start
+
+
+def exact(plan: Plan, name: str, baseline: bool, scores: Lookup) -> Scores | None:
+    stored = [scores(cell.key) for cell in select(plan, "task", name, baseline)]
+    if not stored or any(s is None for s in stored):
+        return None
+    return np.array([[item["exact"] for item in s["items"]] for s in stored if s], dtype=np.float64)
+
+
+def pairs_of(plan: Plan, cells: Lookup) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(baseline, mitigated) records of the same data and seed, both measured whole in this run."""
+    found = []
+    for cell in plan.cells:
+        if cell.method == BASELINE:
+            continue
+        twin = next(
+            c for c in plan.cells if c.method == BASELINE and c.data == cell.data and c.seed == cell.seed
+        )
+        a, b = cells(twin.key), cells(cell.key)
+        if a and b and a["failure"] is None and b["failure"] is None:
+            found.append((a, b))
+    return found
+
+
