@@ -1,0 +1,43 @@
+# make run    the main job: the reference mitigation `kl` against the baseline, in the smoke division
+# make test   every check and test; sets up what is missing
+# make bench  trainer and sampling against TRL and transformers, as ratios
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SUBMISSION ?= kl
+DIVISION ?= smoke
+
+.PHONY: run setup test lint bench engine clean
+.DELETE_ON_ERROR:
+
+run: setup
+	@$(BIN)/emperf run $(SUBMISSION) --division $(DIVISION)
+
+setup: $(READY)
+	@$(BIN)/emperf prepare --image-if-engine --quiet
+
+$(READY): requirements.lock pyproject.toml
+	@echo "Setting up $(VENV) (once, a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "EMPerf needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@grep '^torch==' requirements.lock | xargs $(BIN)/python -m pip install --quiet
+	@$(BIN)/python -m pip install --quiet -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Tests against a real engine run where one answers or can be started; else pytest names what it skipped.
+test: $(READY) lint
+	@eval "$$(tools/engine.sh start)" || echo "No Docker engine: the tests against one will be skipped, by name."; \
+	$(BIN)/emperf prepare --image-if-engine --quiet && $(BIN)/python -m pytest
+
+bench: setup
+	@$(BIN)/python -m emperf.bench
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache
