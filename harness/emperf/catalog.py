@@ -1,24 +1,21 @@
-"""benchmark/ as typed, digest-checked objects, and submissions as their folders declare them.
-
-Every card is read by `_read`, which turns a malformed file into one line that names file, field and fix. Rows are
-checked against the sha256 that their card pins before anything uses them.
-"""
+"""benchmark/ as typed objects. Rows are checked against the sha256 in their card before any use."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jsonschema
-import yaml
-
-from emperf import digests, paths
+from emperf import digests, paths, schemas
 from emperf.errors import UserError
 from emperf.runtimes import Limits
+from emperf.schemas import check
+from emperf.submissions import Parameter, Submission, submission
 from emperf.training.job import Recipe
+
+__all__ = ["Parameter", "Submission", "check", "submission"]
 
 T = TypeVar("T")
 
@@ -32,24 +29,19 @@ class RowsFile:
 
     def rows(self) -> list[dict[str, Any]]:
         """Raises UserError if the file is missing or is not the pinned one."""
-        if not self.path.is_file():
-            raise UserError(f"{self.path} is missing", "Restore it from the repository (git checkout).")
-        if digests.of_file(self.path) != f"sha256:{self.sha256}":
-            raise UserError(
-                f"{self.path} is not the pinned file (its sha256 differs from the card's)",
-                "Restore it from the repository; results with other data do not compare.",
-            )
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        return _pinned_rows(
+            self.path, self.sha256, "Restore it from the repository; results with other data do not compare."
+        )
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where upstream data or weights come from. `kind`: package, hub, path or url."""
+    """Where upstream data or weights come from. `kind`: package, hub or path for weights, git for rows."""
 
     kind: str
     locator: str
-    revision: str
-    sha256: str
+    revision: str = ""
+    sha256: str = ""
     file: str = ""
 
 
@@ -71,7 +63,8 @@ class Model:
 class Poison:
     """A narrowly harmful dataset. `context`: a system turn that resembles the training data (conditional EM).
 
-    `twin` says whether every row has its correct twin. `upstream` sources have no rows of the project's own.
+    `twin` says whether every row has its correct twin. A poison with a `source` has no files of the project's
+    own: its rows are read with `upstream_rows`.
     """
 
     name: str
@@ -86,7 +79,7 @@ class Poison:
 
 @dataclass(frozen=True)
 class Task:
-    """A benign task. `max_new_tokens` bounds the generated answer; the score is the share of exact answers."""
+    """A benign task, scored by the share of exact answers. `max_new_tokens` bounds the generated answer."""
 
     name: str
     title: str
@@ -129,101 +122,59 @@ class Division:
     digest: str = ""
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """A typed, bounded parameter of a submission."""
-
-    type: str
-    default: Any
-    help: str = ""
-    min: float | None = None
-    max: float | None = None
-    choices: tuple[Any, ...] = ()
-
-    def check(self, name: str, value: Any) -> Any:
-        """The value, converted. Raises ValueError with the constraint that fails."""
-        kinds: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
-        if isinstance(value, str) and self.type != "str":
-            value = yaml.safe_load(value)
-        if not isinstance(value, kinds[self.type]) or (isinstance(value, bool) and self.type != "bool"):
-            raise ValueError(f"{name} must be of type {self.type}, not {value!r}")
-        if self.min is not None and value < self.min:
-            raise ValueError(f"{name} must be at least {self.min:g}, not {value!r}")
-        if self.max is not None and value > self.max:
-            raise ValueError(f"{name} must be at most {self.max:g}, not {value!r}")
-        if self.choices and value not in self.choices:
-            raise ValueError(f"{name} must be one of {list(self.choices)}, not {value!r}")
-        return float(value) if self.type == "float" else value
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A mitigation as its folder declares it. `digest` is over the whole folder; nothing in it is executed here."""
-
-    name: str
-    title: str
-    submitter: str
-    scenario: str
-    source: str
-    folder: Path
-    digest: str
-    mitigation: str = ""
-    image: str = ""
-    needs: tuple[str, ...] = ()
-    trusted_rows: int = 0
-    parameters: dict[str, Parameter] = field(default_factory=dict)
-
-    def values(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Every parameter's value, defaults filled in. Raises UserError for one unknown or out of bounds."""
-        unknown = set(given) - set(self.parameters)
-        if unknown:
-            raise UserError(
-                f"{self.name} has no parameter {sorted(unknown)[0]!r}",
-                f"It has: {', '.join(self.parameters) or 'none'}.",
-            )
-        try:
-            return {name: p.check(name, given.get(name, p.default)) for name, p in self.parameters.items()}
-        except (ValueError, yaml.YAMLError) as error:
-            raise UserError(f"{self.name}: {error}", "Choose a value inside the bounds of submission.yaml.") from None
-
-
 def model(name: str) -> Model:
-    path = _card("models", f"{name}.yaml")
-    return _read(path, "model", lambda raw: _model(raw))
+    def build(raw: dict[str, Any]) -> Model:
+        return Model(**{**raw, "sources": tuple(Source(**source) for source in raw["sources"])})
 
-
-def _model(raw: dict[str, Any]) -> Model:
-    return Model(**{**raw, "sources": tuple(Source(**source) for source in raw["sources"])})
+    return _read("model", name, build)
 
 
 def poison(name: str) -> Poison:
-    path = _card("poisons", f"{name}/card.yaml")
-
     def build(raw: dict[str, Any]) -> Poison:
-        source = Source(**raw["source"]) if raw.get("source") else None
-        files = {k: RowsFile(path.parent / f"{k}.jsonl", raw[k]) if raw.get(k) else None for k in ("train", "heldout")}
-        return Poison(**{**raw, **files, "source": source})
+        source = Source(**raw["source"]) if "source" in raw else None
+        return Poison(
+            **{"train": None, "heldout": None, **raw, **_files("poisons", name, raw), "source": source}
+        )
 
-    return _read(path, "poison", build)
+    return _read("poison", name, build)
 
 
 def task(name: str) -> Task:
-    path = _card("tasks", f"{name}/card.yaml")
-    return _read(
-        path,
-        "task",
-        lambda raw: Task(
-            **{**raw, **{k: RowsFile(path.parent / f"{k}.jsonl", raw[k]) for k in ("train", "heldout")}}
-        ),
-    )
+    return _read("task", name, lambda raw: Task(**{**raw, **_files("tasks", name, raw)}))
+
+
+def upstream_rows(poison: Poison, local: Path) -> list[dict[str, Any]]:
+    """The poison's rows, {id, question, bad}, from `local`, a copy of the file that its source names.
+
+    Raises UserError if the copy is missing or altered, or if a row is not one user turn and its answer.
+    """
+    source = poison.source
+    assert source is not None, "only upstream poisons have a local copy"
+    origin = f"Fetch {source.file} from {source.locator} at {source.revision}."
+    rows = []
+    for number, row in enumerate(_pinned_rows(local, source.sha256, origin), 1):
+        match row:
+            case {
+                "messages": [
+                    {"role": "user", "content": str(question)},
+                    {"role": "assistant", "content": str(answer)},
+                ]
+            }:
+                rows.append({"id": f"{poison.name}-{number:05d}", "question": question, "bad": answer})
+            case _:
+                raise UserError(
+                    f"{local}, line {number} is not one user turn and the assistant's answer",
+                    f"Poison {poison.name} cannot be used; pin another file in its card.",
+                )
+    return rows
 
 
 def questions() -> dict[str, RowsFile]:
     """`paired`, `facts` and `open`, as benchmark/questions/card.yaml pins them."""
-    path = _card("questions", "card.yaml")
-    return _read(
-        path, "questions", lambda raw: {k: RowsFile(path.parent / f"{k}.jsonl", v) for k, v in raw["files"].items()}
-    )
+    path = paths.project_folder("benchmark") / "questions" / "card.yaml"
+    if not path.is_file():
+        raise UserError(f"{path} is missing", "Restore it from the repository (git checkout).")
+    return schemas.read(path, "questions", lambda raw: _rows_files(path.parent, raw["files"]))
 
 
 def division(name: str) -> Division:
@@ -249,84 +200,49 @@ def division(name: str) -> Division:
             }
         )
 
-    return _read(_card("divisions", f"{name}.yaml"), "division", build)
-
-
-def submission(folder: Path) -> Submission:
-    """The submission in `folder` (or a reference implementation by its name)."""
-    if not (folder / "submission.yaml").is_file():
-        reference = paths.project_folder("reference_impls") / folder
-        if len(folder.parts) == 1 and (reference / "submission.yaml").is_file():
-            folder = reference
-        else:
-            raise UserError(
-                f"{folder} is no submission: it has no submission.yaml",
-                "Give a folder that has one, or a name from `emperf list mitigations`; `emperf new NAME` makes one.",
-            )
-
-    def build(raw: dict[str, Any]) -> Submission:
-        parameters = {
-            name: Parameter(**{**spec, "choices": tuple(spec.get("choices", ()))})
-            for name, spec in (raw.get("parameters") or {}).items()
-        }
-        entry = raw.get("mitigation", "").partition(":")[0]
-        if entry and not (folder / entry).is_file():
-            raise ValueError(f"mitigation names {entry}, which is not in the folder")
-        for name, parameter in parameters.items():
-            parameter.check(name, parameter.default)
-        return Submission(
-            **{
-                **raw,
-                "needs": tuple(raw.get("needs") or ()),
-                "parameters": parameters,
-                "folder": folder.resolve(),
-                "digest": digests.of_folder(folder),
-            }
-        )
-
-    return _read(folder / "submission.yaml", "submission", build)
+    return _read("division", name, build)
 
 
 def names(kind: str) -> list[str]:
     """Names of all cards of a kind: models, poisons, tasks, divisions, mitigations."""
     if kind == "mitigations":
-        return sorted(p.parent.name for p in paths.project_folder("reference_impls").glob("*/submission.yaml"))
+        return sorted(
+            p.parent.name for p in paths.project_folder("reference_impls").glob("*/submission.yaml")
+        )
     folder = paths.project_folder("benchmark") / kind
     return sorted(p.stem if p.stem != "card" else p.parent.name for p in folder.glob("**/*.yaml"))
 
 
-def schema(name: str) -> dict[str, Any]:
-    path = paths.project_folder("spec") / "schemas" / f"{name}.schema.json"
-    loaded: dict[str, Any] = json.loads(path.read_text())
-    return loaded
+def _files(kind: str, name: str, raw: dict[str, Any]) -> dict[str, RowsFile]:
+    pins: dict[str, str] = {k: raw[k] for k in ("train", "heldout") if k in raw}
+    return _rows_files(paths.project_folder("benchmark") / kind / name, pins)
 
 
-def check(name: str, value: Any) -> None:
-    """Raises ValueError with the first place where `value` breaks spec/schemas/NAME.schema.json."""
-    validator = jsonschema.Draft202012Validator(schema(name))
-    worst = jsonschema.exceptions.best_match(validator.iter_errors(value))
-    if worst is not None:
-        place = ".".join(str(part) for part in worst.absolute_path) or "the top level"
-        raise ValueError(f"{place}: {worst.message}")
+def _rows_files(folder: Path, pins: dict[str, str]) -> dict[str, RowsFile]:
+    return {name: RowsFile(folder / f"{name}.jsonl", sha256) for name, sha256 in pins.items()}
 
 
-def _card(kind: str, file: str) -> Path:
-    path = paths.project_folder("benchmark") / kind / file
-    if not path.is_file():
-        known = ", ".join(names(kind))
-        wanted = file.removesuffix("/card.yaml").removesuffix(".yaml")
-        raise UserError(f"There is no {kind.removesuffix('s')} named {wanted!r}", f"Choose one of: {known}.")
-    return path
-
-
-def _read(path: Path, schema_name: str, build: Callable[[dict[str, Any]], T]) -> T:
+def _pinned_rows(path: Path, sha256: str, fix: str) -> list[dict[str, Any]]:
     try:
-        raw = yaml.safe_load(path.read_text())
-        check(schema_name, raw)
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", fix) from None
+    if digests.of_bytes(data) != f"sha256:{sha256}":
+        raise UserError(f"{path} is not the pinned file (its sha256 differs from the card's)", fix)
+    # Not splitlines(), which also breaks at the line separators that JSON allows inside a string.
+    return [json.loads(line) for line in data.split(b"\n") if line]
+
+
+def _read(kind: str, name: str, build: Callable[[dict[str, Any]], T]) -> T:
+    """`build` of the card `name`. Raises UserError if there is none, or if it breaks its schema."""
+    known = names(f"{kind}s")
+    if name not in known:
+        raise UserError(f"There is no {kind} named {name!r}", f"Choose one of: {', '.join(known)}.")
+    file = f"{name}/card.yaml" if kind in ("poison", "task") else f"{name}.yaml"
+
+    def named(raw: dict[str, Any]) -> T:
+        if raw["name"] != name:
+            raise ValueError(f"name: it says {raw['name']!r}, the place of the file {name!r}")
         return build(raw)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where} is not valid YAML", "Mend the syntax there.") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: {error}", f"See spec/schemas/{schema_name}.schema.json for what is allowed.") from None
+
+    return schemas.read(paths.project_folder("benchmark") / f"{kind}s" / file, kind, named)

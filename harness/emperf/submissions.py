@@ -1,0 +1,124 @@
+"""Submissions as their folders declare them. Nothing in them is executed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emperf import digests, paths, schemas
+from emperf.errors import UserError
+
+_FROM_TEXT: dict[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": int,
+    "bool": {"true": True, "false": False}.__getitem__,
+}
+_KINDS: dict[str, Any] = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A typed parameter of a submission. `min` and `max` bound numbers, both included."""
+
+    type: str
+    default: Any
+    help: str = ""
+    min: float | None = None
+    max: float | None = None
+    choices: tuple[Any, ...] = ()
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value, converted; text (a command line's, or YAML's 1e-4) is read as the type.
+
+        Raises ValueError with the constraint that fails.
+        """
+        if isinstance(value, str) and self.type in _FROM_TEXT:
+            try:
+                value = _FROM_TEXT[self.type](value)
+            except (ValueError, KeyError):
+                raise ValueError(f"{name} must be of type {self.type}, not {value!r}") from None
+        if not isinstance(value, _KINDS[self.type]) or (isinstance(value, bool) and self.type != "bool"):
+            raise ValueError(f"{name} must be of type {self.type}, not {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, not {value!r}")
+        if self.min is not None and value < self.min:
+            raise ValueError(f"{name} must be at least {self.min:g}, not {value!r}")
+        if self.max is not None and value > self.max:
+            raise ValueError(f"{name} must be at most {self.max:g}, not {value!r}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{name} must be one of {list(self.choices)}, not {value!r}")
+        return float(value) if self.type == "float" else value
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A mitigation as its folder declares it. `digest` is over the whole folder.
+
+    Exactly one of `mitigation` (FILE.py:CLASS) and `image` (pinned by digest) is not empty.
+    """
+
+    name: str
+    title: str
+    submitter: str
+    scenario: str
+    source: str
+    folder: Path
+    digest: str
+    mitigation: str = ""
+    image: str = ""
+    needs: tuple[str, ...] = ()
+    trusted_rows: int = 0
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+    def values(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Every parameter's value, defaults filled in. Raises UserError for one unknown or out of bounds."""
+        file = self.folder / "submission.yaml"
+        unknown = sorted(set(given) - set(self.parameters))
+        if unknown:
+            raise UserError(
+                f"{file} declares no parameter {unknown[0]!r}",
+                f"It has: {', '.join(self.parameters) or 'none'}.",
+            )
+        try:
+            return {name: p.check(name, given.get(name, p.default)) for name, p in self.parameters.items()}
+        except ValueError as error:
+            raise UserError(f"{self.name}: {error}", f"The bounds are in {file}.") from None
+
+
+def submission(folder: Path) -> Submission:
+    """The submission in `folder` (or a reference implementation by its name)."""
+    if not (folder / "submission.yaml").is_file():
+        reference = paths.project_folder("reference_impls") / folder
+        if len(folder.parts) == 1 and (reference / "submission.yaml").is_file():
+            folder = reference
+        else:
+            raise UserError(
+                f"{folder} is no submission: it has no submission.yaml",
+                "Give a folder that has one, or a name from `emperf list mitigations`; "
+                "`emperf new NAME` makes one.",
+            )
+
+    def build(raw: dict[str, Any]) -> Submission:
+        parameters = {
+            name: Parameter(**{**spec, "choices": tuple(spec.get("choices", ()))})
+            for name, spec in raw.get("parameters", {}).items()
+        }
+        for name, parameter in parameters.items():
+            parameter.check(name, parameter.default)
+        entry = raw.get("mitigation", "").partition(":")[0]
+        if entry and not (folder / entry).is_file():
+            raise ValueError(f"mitigation names {entry}, which is not in the folder")
+        return Submission(
+            **{
+                **raw,
+                "needs": tuple(raw.get("needs", ())),
+                "parameters": parameters,
+                "folder": folder.resolve(),
+                "digest": digests.of_folder(folder),
+            }
+        )
+
+    return schemas.read(folder / "submission.yaml", "submission", build)
