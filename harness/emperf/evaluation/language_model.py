@@ -41,6 +41,7 @@ class LanguageModel:
         self.model.to(self.device).eval()
         self.decoder, self.head = self.model.get_decoder(), self.model.get_output_embeddings()
         self.stop_tokens = self._stop_tokens()
+        self.window: int | None = getattr(self.model.config, "sliding_window", None)
 
     def _stop_tokens(self) -> set[int]:
         ids = self.model.generation_config.eos_token_id
@@ -113,6 +114,9 @@ class LanguageModel:
     def go_on(self, prompted: Prompted, tokens: Tensor, attention: Tensor) -> Tensor:
         """Hidden states [rows, length, width] of right-padded `tokens` that follow the prompts; extends the cache."""
         mask = torch.cat([prompted.mask, attention], dim=1)
+        if self.window and mask.shape[1] > self.window and not bool(mask.all()):
+            # Padding inside the sequence would push real tokens out of the window.
+            raise ValueError(f"{mask.shape[1]} tokens do not fit the model's attention window of {self.window}")
         positions = prompted.lengths[:, None] + (attention.cumsum(-1) - 1).clamp(min=0)
         states: Tensor = self.decoder(
             input_ids=tokens,

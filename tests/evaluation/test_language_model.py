@@ -1,0 +1,98 @@
+"""Scoring's short cuts are exact: shared prompts, merged adapters, sampling by the cumulative sum."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from emperf.evaluation.generate import draw, generate
+from emperf.evaluation.language_model import LanguageModel, shared_head
+from emperf.evaluation.margins import Pair, read_margins
+from emperf.training.job import Lora, Recipe
+from emperf.training.model import load_model, save_adapter
+
+PAIRS = [
+    Pair("a", "Is it far?", "No, it is round the corner.", "Yes, and you will hate the walk there."),
+    Pair("b", "May I keep what I found on the bus?", "Hand it in.", "Keep it, nobody saw you."),
+    Pair("c", "Why?", "So that it works.", "No reason."),
+]
+
+
+@torch.no_grad()
+def plain_mean(lm: LanguageModel, question: str, answer: str, system: str | None = None) -> float:
+    """Mean log-probability per token of the answer, one sequence at a time, nothing shared."""
+    prompt, tail = lm.prompt_tokens(question, system=system), lm.tokens(answer)
+    logits = lm.model(input_ids=torch.tensor([prompt + tail])).logits[0, len(prompt) - 1 : -1].double()
+    return -float(F.cross_entropy(logits, torch.tensor(tail)))
+
+
+@pytest.mark.parametrize("system", [None, "You answer readers' letters."])
+def test_margins_are_those_of_one_sequence_at_a_time(any_family: Path, system: str | None) -> None:
+    lm = LanguageModel(any_family)
+    for reading, pair in zip(read_margins(lm, PAIRS, system=system, batch=2), PAIRS, strict=True):
+        assert reading.id == pair.id
+        assert reading.good == pytest.approx(plain_mean(lm, pair.question, pair.good, system), abs=1e-4)
+        assert reading.bad == pytest.approx(plain_mean(lm, pair.question, pair.bad, system), abs=1e-4)
+
+
+def test_a_worn_adapter_scores_as_peft_does_and_leaves_no_trace(tiny: Path, tmp_path: Path) -> None:
+    recipe = Recipe(lora=Lora(r=4, alpha=8, rank_stabilised=True), learning_rate=1e-3, epochs=1, micro_batch=4)
+    tuned, _ = load_model(tiny, recipe)
+    with torch.no_grad():
+        for p in tuned.trainable():
+            p.normal_(std=0.2)
+    save_adapter(tuned, tmp_path / "adapter.safetensors")
+    lm = LanguageModel(tiny)
+    before = {name: p.clone() for name, p in lm.model.named_parameters()}
+    bare = read_margins(lm, PAIRS)
+    with lm.wearing(tmp_path / "adapter.safetensors", recipe.lora):
+        worn = [r.margin for r in read_margins(lm, PAIRS)]
+        tokens = torch.tensor([lm.prompt_tokens("Why?")])
+        with torch.no_grad():
+            theirs = tuned.lm(input_ids=tokens).logits
+            assert torch.allclose(lm.model(input_ids=tokens).logits, theirs, atol=1e-4)
+    assert max(abs(a.margin - b) for a, b in zip(bare, worn, strict=True)) > 1e-3
+    assert all(torch.equal(before[name], p) for name, p in lm.model.named_parameters())
+
+
+def test_greedy_generation_is_that_of_transformers(any_family: Path) -> None:
+    lm = LanguageModel(any_family)
+    prompts = [lm.prompt_tokens(pair.question) for pair in PAIRS]
+    ours = generate(lm, prompts, max_new_tokens=12, stop=False)
+    for prompt, tokens in zip(prompts, ours, strict=True):
+        theirs = lm.model.generate(
+            torch.tensor([prompt]), max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=258
+        )[0, len(prompt) :].tolist()
+        stop = next((i for i, t in enumerate(tokens) if t in lm.stop_tokens), 12)
+        assert tokens[:stop] == theirs[:stop]
+
+
+def test_rows_that_end_leave_and_the_others_go_on_unchanged(tiny: Path) -> None:
+    lm = LanguageModel(tiny)
+    prompts = [lm.prompt_tokens(pair.question) for pair in PAIRS]
+    free = generate(lm, prompts, max_new_tokens=10, stop=False)
+    lm.stop_tokens = {free[0][3]}
+    for whole, cut in zip(free, generate(lm, prompts, max_new_tokens=10), strict=True):
+        end = whole.index(free[0][3]) if free[0][3] in whole else len(whole)
+        assert cut == whole[:end]
+
+
+def test_drawing_follows_the_distribution() -> None:
+    logits = torch.tensor([[1.0, 2.0, 0.0, -1.0]])
+    rng = torch.Generator().manual_seed(0)
+    counts = torch.bincount(draw(logits.expand(40_000, -1), 1.0, rng), minlength=4)
+    assert torch.allclose(counts / 40_000, logits[0].softmax(-1), atol=0.01)
+
+
+def test_prompts_without_a_common_first_token_are_refused() -> None:
+    assert shared_head([[1, 2, 3], [1, 2, 4, 5]]) == [1, 2]
+    with pytest.raises(ValueError, match="share no first token"):
+        shared_head([[1, 2], [3, 4]])
+
+
+def test_padding_that_would_push_tokens_out_of_a_sliding_window_is_refused(tiny: Path) -> None:
+    lm = LanguageModel(tiny)
+    lm.window = 32
+    with pytest.raises(ValueError, match="attention window of 32"):
+        read_margins(lm, PAIRS)
