@@ -1,8 +1,8 @@
 """Estimates with bootstrap intervals.
 
-A score is an array [seeds, items]. One bootstrap draw resamples items, the same ones for every quantity that is compared
-(pairs stay pairs), and, where there are several, seeds. The interval is the central 95 % of the draws (percentile
-bootstrap: Efron and Tibshirani, 1993, ch. 13).
+A score is an array [seeds, items]. One bootstrap draw resamples items, the same ones for every quantity that is
+compared (pairs stay pairs), and, where there are several, seeds. The interval is the central 95 % of the draws
+(percentile bootstrap: Efron and Tibshirani, 1993, ch. 13).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Estimate:
 
 
 class Resampler:
-    """Shared draws: `groups` names arrays' item counts, so that arrays of one group are resampled together."""
+    """Shared draws. `groups`: name -> number of items; arrays of one group are resampled together."""
 
     def __init__(self, groups: dict[str, int], seeds: int, draws: int = DRAWS) -> None:
         rng = np.random.default_rng(0)
@@ -56,19 +56,24 @@ class Resampler:
         return np.asarray(np.take_along_axis(per_seed, self._seeds, -1).mean(-1))
 
     def estimate(
-        self, formula: Callable[..., Any], /, *arrays: tuple[str, Scores], must_differ: tuple[int, int] | None = None
+        self,
+        formula: Callable[..., Any],
+        /,
+        *arrays: tuple[str, Scores],
+        must_exceed: tuple[int, int] | None = None,
     ) -> Estimate:
-        """`formula` of the arrays' means, and its interval over the draws. Formulas take floats or arrays [draws].
+        """`formula` of the arrays' means, and its interval over the draws. It takes floats or arrays [draws].
 
-        `must_differ`: indices of two arrays whose difference is a denominator. Where the interval of that difference
-        holds zero the estimate is undefined, since a ratio to nothing has no meaning.
+        `must_exceed`: indices of two arrays, the first's mean less the second's being the denominator. Unless
+        that difference lies above zero, interval and all, the estimate is undefined: a share of nothing, or of
+        an effect that went the other way, has no meaning.
         """
         items = min(self.items[group] for group, _ in arrays)
-        points = [float(scores.mean()) for _, scores in arrays]
+        points = [scores.mean() for _, scores in arrays]
         draws = [self.means(group, scores) for group, scores in arrays]
-        if must_differ is not None:
-            low, high = interval(draws[must_differ[0]] - draws[must_differ[1]])
-            if low <= 0 <= high:
+        if must_exceed is not None:
+            above, below = must_exceed
+            if interval(draws[above] - draws[below])[0] <= 0:
                 return Estimate(None, None, None, items, self.seeds)
         with np.errstate(divide="ignore", invalid="ignore"):
             values = np.asarray(formula(*draws), dtype=np.float64)
@@ -86,7 +91,7 @@ def interval(draws: Scores) -> tuple[float, float]:
 
 
 def ratio_of_pairs(ratios: list[float]) -> Estimate:
-    """Geometric mean of paired ratios, with Student's t interval on their logarithms (needs two pairs or more)."""
+    """Geometric mean of paired ratios; Student's t interval on their logarithms, from two pairs on."""
     from scipy import stats
 
     logs = np.log(ratios)

@@ -18,24 +18,30 @@ Lookup = Callable[[str], dict[str, Any] | None]
 def summarise(plan: Plan, scores: Lookup, cells: Lookup, base: dict[str, Any]) -> dict[str, Any]:
     """`poisons`, `tasks`, `overhead` and `status` of result.json.
 
-    `scores(key)`: a cell's stored scores; `cells(key)`: its record in this run (times, memory, failure). A poison or task
-    whose baseline failed is left out and named in `missing`; one whose mitigated cell failed shows the baseline alone.
+    `scores(key)`: a cell's stored scores; `cells(key)`: its record in this run (times, memory, failure). A poison
+    or task whose baseline failed is left out and named in `missing`; one whose mitigated cell failed shows the
+    baseline alone. A cell that failed in this run counts as failed even where another run has stored scores.
     """
+
+    def scored(key: str) -> dict[str, Any] | None:
+        record = cells(key)
+        return scores(key) if record is not None and record["failure"] is None else None
+
     missing: list[str] = []
     entries: dict[str, list[dict[str, Any]]] = {"poisons": [], "tasks": []}
     for name in plan.division.poisons:
-        found = poison_scores(plan, name, scores, base)
+        found = poison_scores(plan, name, scored, base)
         if found is None:
             missing.append(name)
         else:
             entries["poisons"].append(poisons.summarise(found))
     for name in plan.division.tasks:
-        baseline = exact(plan, name, True, scores)
+        baseline = exact(plan, name, True, scored)
         if baseline is None:
             missing.append(name)
             continue
         start = np.array([[item["exact"] for item in base["tasks"][name]["items"]]], dtype=np.float64)
-        entries["tasks"].append(tasks.summarise(name, start, baseline, exact(plan, name, False, scores)))
+        entries["tasks"].append(tasks.summarise(name, start, baseline, exact(plan, name, False, scored)))
     records = [cells(cell.key) for cell in plan.cells]
     whole = all(record is not None and record["failure"] is None for record in records)
     return {
@@ -47,7 +53,9 @@ def summarise(plan: Plan, scores: Lookup, cells: Lookup, base: dict[str, Any]) -
 
 
 def select(plan: Plan, kind: str, name: str, baseline: bool) -> list[Cell]:
-    return [c for c in plan.cells if (c.data.kind, c.data.name, c.method == BASELINE) == (kind, name, baseline)]
+    return [
+        c for c in plan.cells if (c.data.kind, c.data.name, c.method == BASELINE) == (kind, name, baseline)
+    ]
 
 
 def poison_scores(plan: Plan, name: str, scores: Lookup, base: dict[str, Any]) -> PoisonScores | None:
@@ -77,7 +85,8 @@ def poison_scores(plan: Plan, name: str, scores: Lookup, base: dict[str, Any]) -
 def shift(readings: list[list[dict[str, Any]]], zero: list[dict[str, Any]]) -> Scores:
     """Margins [seeds, items] minus the base model's, item by item."""
     start = np.array([item["good"] - item["bad"] for item in zero])
-    return np.array([[item["good"] - item["bad"] for item in seed] for seed in readings]) - start
+    after = np.array([[item["good"] - item["bad"] for item in seed] for seed in readings])
+    return np.asarray(after - start, dtype=np.float64)
 
 
 def exact(plan: Plan, name: str, baseline: bool, scores: Lookup) -> Scores | None:
@@ -100,5 +109,3 @@ def pairs_of(plan: Plan, cells: Lookup) -> list[tuple[dict[str, Any], dict[str, 
         if a and b and a["failure"] is None and b["failure"] is None:
             found.append((a, b))
     return found
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,30 +13,48 @@ from emperf.scoring.estimate import Estimate, Resampler, Scores, ratio_of_pairs
 def summarise(name: str, base: Scores, baseline: Scores, mitigated: Scores | None) -> dict[str, Any]:
     """A task's entry of result.json. Scores are exact answers, 0 or 1: [seeds, items]; base: [1, items].
 
-    tax = (baseline - mitigated) / (baseline - base): the share of what the baseline gained that the mitigation loses.
+    tax = (baseline - mitigated) / (baseline - base): the share of the baseline's gain that the mitigation loses.
     """
     draw = Resampler({"items": base.shape[1]}, baseline.shape[0])
     start = np.repeat(base, baseline.shape[0], 0)
     one = {"base": start, "baseline": baseline}
-    out: dict[str, Any] = {who: draw.estimate(lambda a: a, ("items", s)).json() for who, s in one.items()}
+    out: dict[str, Any] = {who: share(draw, scores).json() for who, scores in one.items()}
     out |= {"name": name, "mitigated": None, "tax": None}
     if mitigated is not None:
-        out["mitigated"] = draw.estimate(lambda a: a, ("items", mitigated)).json()
-        out["tax"] = draw.estimate(
-            lambda n, m, b: (n - m) / (n - b),
-            ("items", baseline),
-            ("items", mitigated),
-            ("items", start),
-            must_differ=(0, 2),
-        ).json()
+        out["mitigated"] = share(draw, mitigated).json()
+        out["tax"] = tax(draw, start, baseline, mitigated).json()
     return out
 
 
-def overhead(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    """Ratios of mitigated to baseline cells of the same run, data and seed; `pairs` holds (baseline, mitigated) cells.
+def share(draw: Resampler, scores: Scores) -> Estimate:
+    """The mean of 0/1 scores. Where all are equal, so are all draws: the exact binomial bound stands in."""
+    found = draw.estimate(lambda a: a, ("items", scores))
+    if found.value == 0:
+        return replace(found, high=rarest(found.items))
+    if found.value == 1:
+        return replace(found, low=1 - rarest(found.items))
+    return found
 
-    `time`: host wall-clock from the container's start to its exit, start-up included. `training_time`: the trainer's own
-    interval inside it (cross-checked: it must be shorter). `memory`: peak memory by the host's meter.
+
+def tax(draw: Resampler, base: Scores, baseline: Scores, mitigated: Scores) -> Estimate:
+    arrays = [("items", scores) for scores in (baseline, mitigated, base)]
+    found = draw.estimate(lambda n, m, b: (n - m) / (n - b), *arrays, must_exceed=(0, 2))
+    if found.value is not None and np.array_equal(baseline, mitigated):
+        bound = rarest(found.items) / float(baseline.mean() - base.mean())
+        return replace(found, low=-bound, high=bound)
+    return found
+
+
+def rarest(items: int) -> float:
+    """The share that shows up in none of `items` with probability 0.025 (Clopper and Pearson, 1934)."""
+    return float(1 - 0.025 ** (1 / items))
+
+
+def overhead(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """Ratios of mitigated to baseline cells of the same run, data and seed; `pairs`: (baseline, mitigated).
+
+    `time`: host wall-clock from the container's start to its exit, start-up included. `training_time`: the
+    trainer's own interval inside it (cross-checked: it must be shorter). `memory`: peak by the host's meter.
     """
 
     def ratio(field: str) -> dict[str, Any]:
