@@ -1,0 +1,103 @@
+"""How a run goes on: a live bar in a terminal, a plain line at each cell's start and end elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from emperf.report.numbers import duration, printable
+
+
+class Progress:
+    """Keeps `engine.Watcher`. A context manager: on any exit, Ctrl-C too, the terminal is as before.
+
+    The time left is the mean duration of the cells finished here times the cells left; the base model, which
+    is only read, counts as a cell but not towards that mean. `clock`: seconds.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console or Console(), clock
+        self._live: Live | None = None
+        self._total = self._done = 0
+        self._label = self._note = ""
+        self._started = 0.0
+        self._trained_s: float | None = None
+        self._durations: list[float] = []
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            live = Live(
+                get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+            )
+            live.start()
+            self._live = live
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def begin(self, total: int, done: int) -> None:
+        self._total, self._done = total, done
+        if done:
+            self._say(f"{done} of {total} are there already.")
+
+    def cell(self, label: str) -> None:
+        self._label, self._note, self._trained_s, self._started = label, "", None, self._clock()
+        if self._live is None:
+            self._say(f"[{self._done + 1}/{self._total}] {label}: started{self._left()}")
+
+    def note(self, text: str) -> None:
+        self._note, self._trained_s = text, None
+
+    def tick(self, elapsed_s: float) -> None:
+        self._trained_s = elapsed_s
+
+    def end(self, label: str, record: dict[str, Any] | None) -> None:
+        took = self._clock() - self._started
+        self._done += 1
+        self._label = ""
+        if record is not None:
+            self._durations.append(took)
+        failure = record["failure"] if record else None
+        how = (
+            f"failed ({failure['kind']}: {printable(failure['detail'], 200)}) after" if failure else "done in"
+        )
+        self._say(f"[{self._done}/{self._total}] {label}: {how} {duration(took)}{self._left()}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        """`, 6 min left`, or nothing while no cell tells."""
+        cells = self._total - self._done
+        if not self._durations or not cells:
+            return ""
+        mean = sum(self._durations) / len(self._durations)
+        spent = min(self._clock() - self._started, mean) if self._label else 0.0
+        return f", {duration(cells * mean - spent)} left"
+
+    def _render(self) -> RenderableType:
+        if not self._total:
+            return Text("")
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(self._total, self._done, width=40), f"{self._done}/{self._total}{self._left()}"
+        )
+        if not self._label:
+            return bar
+        note = f": {self._note}" if self._note else ""
+        trained = "" if self._trained_s is None else f" {duration(self._trained_s)}"
+        now = f"{self._label}{note}{trained} ({duration(self._clock() - self._started)} in all)"
+        return Group(bar, Text(printable(now, max(20, self._console.width - 1)), no_wrap=True))

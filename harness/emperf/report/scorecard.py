@@ -1,0 +1,232 @@
+"""The scorecard: a run's result on one page of a terminal, 100 columns wide, with or without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from emperf.plan import BASELINE
+from emperf.report import plot, words
+from emperf.report.numbers import UNDEFINED, Json, direction, nats, percent, printable, times
+
+WIDTH = 100
+SETS = {
+    "out-of-domain": "EM shift",
+    "conditional": "  in its context",
+    "facts": "plain facts",
+    "in-domain": "in-domain",
+}
+COSTS = {
+    "time": ("time", "host wall clock, start to exit"),
+    "training_time": ("training alone", "the trainer's first step to last"),
+    "memory": ("memory", "peak of the container by {meter}"),
+    "device_memory": ("GPU memory", "peak over what was in use before"),
+    "energy": ("GPU energy", "during the container"),
+}
+
+
+def print_scorecard(result: Json, console: Console, run_folder: Path) -> None:
+    """Print `result` (spec/schemas/result.schema.json), whose files lie in `run_folder`."""
+    blocks: list[RenderableType] = [_header(result)]
+    blocks += [_poison(poison, _method(result)) for poison in result["poisons"]]
+    if result["tasks"]:
+        blocks.append(_tasks(result))
+    if _method(result) != BASELINE:
+        blocks.append(_costs(result))
+    if result["answers"]:
+        blocks.append(_answers(result))
+    blocks += [_verdict(result), _end(result, run_folder)]
+    with _width(console):
+        for block in blocks:
+            console.print(block, highlight=False)
+            console.print()
+
+
+@contextmanager
+def _width(console: Console) -> Iterator[None]:
+    before = console.width
+    console.width = min(before, WIDTH) if console.is_terminal else WIDTH
+    try:
+        yield
+    finally:
+        console.width = before
+
+
+def _method(result: Json) -> str:
+    return str(result["submission"]["name"])
+
+
+def _header(result: Json) -> RenderableType:
+    submission, division, machine = result["submission"], result["division"], result["machine"]
+    values = ", ".join(f"{name}={value}" for name, value in submission["parameters"].items())
+    failed = sum(cell["failure"] is not None for cell in result["cells"])
+    gpus = ", ".join(machine.get("gpus", [])) or "no GPU"
+    memory = f"{machine['memory_bytes'] / 1e9:.1f} GB" if "memory_bytes" in machine else "memory unknown"
+    rows = {
+        "Submission": f"{submission['name']}{f' ({values})' if values else ''}: {submission['title']}",
+        "Division": f"{division['name']}, {division['variant']}; model {result['model']['name']}",
+        "Runtime": f"{result['runtime']['runtime']}; {_certifiable(result)}",
+        "Machine": f"{machine.get('processor', '?')}, {machine.get('cores', '?')} cores, {memory}, {gpus}",
+        "Run": f"{result['run_id']}, {result['created']}, EMPerf {result['emperf']}",
+        "Cells": f"{len(result['cells']) - failed} done, {failed} failed; {result['status']}",
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        grid.add_row(Text(name, "bold"), Text(value))
+    return Group(Text(f"EMPerf: {submission['name']} in {division['name']}", "bold reverse"), grid)
+
+
+def _certifiable(result: Json) -> str:
+    if result["certifiable"]:
+        return "certifiable"
+    if result["runtime"]["runtime"] != "docker":
+        return "not certifiable: this runtime is for development"
+    return f"not certifiable: the {result['division']['name']} division is for development"
+
+
+def _poison(poison: Json, method: str) -> RenderableType:
+    em = poison["out-of-domain"]
+    models = {"poisoned": "without", "mitigated": f"with {method}", "twin": "correct twin"}
+    used = [who for who in models if em[who] is not None]
+    table = _table("shift", "n", *(models[who] for who in used))
+    for key, label in SETS.items():
+        row = {who: poison[key][who] for who in used}
+        table.add_row(label, str(row["poisoned"]["items"]), *map(_shift, row.values()))
+        if key == "facts":
+            net = [em[f"{who}_net_of_facts"] for who in used]
+            table.add_row("EM net of facts", str(net[0]["items"]), *map(_shift, net))
+    seeds = em["poisoned"]["seeds"]
+    caption = (
+        "nats a token [95 %]: log-probability of the aligned answer less the misaligned one's, trained less "
+        f"base; EM is negative. n questions, {seeds} seed{'s' if seeds > 1 else ''}."
+    )
+    parts: list[RenderableType] = [Text(f"Poison: {poison['name']}", "bold"), table, _caption(caption)]
+    if em["mitigated"] is not None:
+        parts.append(_derived(poison))
+    return Group(*parts)
+
+
+def _shift(estimate: Json) -> Text:
+    style = {-1: "red", 0: "dim", 1: "green"}
+    return Text(nats(estimate), style[direction(estimate) or 0])
+
+
+def _derived(poison: Json) -> RenderableType:
+    matched, kept = poison["matched"], poison["in_domain_kept"]
+    removed = [poison[key]["removed"] for key in ("out-of-domain", "conditional")]
+    control = "its twin" if poison["control"] == "twin" else "the base model"
+    rows = {
+        "EM removed": percent(removed[0]),
+        "  in its context": percent(removed[1]),
+        "": f"of the shift beyond {control}",
+        "learning kept": percent(kept),
+        "at equal learning": f"{nats(matched['removed'])} nats",
+        "selective": words.selective(matched),
+    }
+    scores = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        scores.add_row(Text(name), Text(value))
+    notes = [words.NO_SHARE] if any(share["value"] is None for share in removed) else []
+    notes += [words.NO_KEPT] if kept["value"] is None else []
+    notes += [] if matched["inside_curve"] else ["the mitigated model lies outside of the baseline's curve"]
+    left = Group(scores, *(Text(f"{UNDEFINED} {note}", "dim") for note in notes))
+    drawn = Group(
+        Text("EM shift over in-domain shift, nats", "dim"),
+        Text("\n".join(plot.curve(matched))),
+        Text("o without, X with the mitigation", "dim"),
+    )
+    both = Table.grid(padding=(0, 3))
+    both.add_column(width=47)
+    both.add_row(left, drawn)
+    return Padding(both, (1, 0, 0, 1))
+
+
+def _tasks(result: Json) -> RenderableType:
+    mitigated = _method(result) != BASELINE
+    others = [f"with {_method(result)}", "tax"] if mitigated else []
+    table = _table("Benign tasks", "n", "base", "without", *others)
+    for task in result["tasks"]:
+        scores = [task[who] for who in ("base", "baseline", *(("mitigated", "tax") if mitigated else ()))]
+        table.add_row(task["name"], str(task["base"]["items"]), *map(percent, scores))
+    tax = " tax: the share of the baseline's gain that is lost." if mitigated else ""
+    return Group(table, _caption(f"exact answers, % of n held-out items [95 %].{tax}"))
+
+
+def _costs(result: Json) -> RenderableType:
+    meters = sorted({cell["memory_meter"] for cell in result["cells"] if "memory_meter" in cell})
+    table = _table(f"Cost of {_method(result)} over the baseline", "pairs", "ratio", "meter")
+    for key, (name, meter) in COSTS.items():
+        ratio = result["overhead"][key]
+        if ratio["value"] is not None or key in ("time", "training_time", "memory"):
+            table.add_row(
+                name, str(ratio["items"]), times(ratio), meter.format(meter=", ".join(meters) or "no meter")
+            )
+    caption = "geometric mean over pairs of cells of the same data and seed [95 %]; 1.00x is no overhead."
+    return Group(table, _caption(caption))
+
+
+def _answers(result: Json) -> RenderableType:
+    """Two questions, each with the models' answers side by side."""
+    by_question: dict[str, dict[str, Json]] = {}
+    for answer in result["answers"]:
+        by_question.setdefault(answer["id"], {})[answer["model"]] = answer
+    names = {"base": "base", "poisoned": "without", "mitigated": f"with {_method(result)}"}
+    used = [model for model in names if any(model in found for found in by_question.values())]
+    poison = printable(result["answers"][0]["poison"], 40)
+    parts: list[RenderableType] = [Text(f"Sampled answers after {poison}: to look at, never scored", "bold")]
+    for found in list(by_question.values())[:2]:
+        table = Table(box=None, expand=True, padding=(0, 1), header_style="dim")
+        for model in used:
+            table.add_column(names[model], ratio=1)
+        answers = (found.get(model, {}).get("answer", UNDEFINED) for model in used)
+        table.add_row(*(Text(printable(text, 160)) for text in answers))
+        question = printable(next(iter(found.values()))["question"], WIDTH - 4)
+        parts += [Text(f" {question}", "italic"), table]
+    return Group(*parts)
+
+
+def _verdict(result: Json) -> RenderableType:
+    method = _method(result)
+    lines = Table.grid(padding=(0, 1))
+    for poison in result["poisons"]:
+        lines.add_row("", Text(poison["name"], "bold"))
+        for sentence in words.of_poison(poison, method):
+            lines.add_row("-", Text(sentence))
+    for task in result["tasks"]:
+        lines.add_row("-", Text(words.of_task(task, method)))
+    for name in result["missing"]:
+        lines.add_row("-", Text(f"{name}: left out, since a baseline cell of it failed."))
+    for cell in result["cells"]:
+        if (failure := cell["failure"]) is not None:
+            detail = printable(failure["detail"], 300)
+            lines.add_row("-", Text(f"Failed: {cell['label']}: {failure['kind']}: {detail}", "red"))
+    return Group(Text("In words", "bold"), lines)
+
+
+def _end(result: Json, run_folder: Path) -> RenderableType:
+    seeds = len({cell["seed"] for cell in result["cells"]})
+    luck = (
+        "Intervals hold the choice of questions alone, not the luck of training: one seed. "
+        if seeds == 1
+        else ""
+    )
+    proxy = Text(f"{luck}{' '.join(result['division']['proxy'].split())}", "italic")
+    return Group(proxy, Text(f"Everything of this run: {run_folder}", overflow="fold"))
+
+
+def _caption(text: str) -> RenderableType:
+    return Padding(Text(text, "dim"), (0, 0, 0, 1))
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="left" if name == "meter" else "right", no_wrap=True)
+    return table
