@@ -18,7 +18,7 @@ pid_of() {
   local pid
   pid=$(cat "$dir/$1.pid" 2>/dev/null) || return 1
   grep -q '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" 2>/dev/null || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" | grep -qF "$dir/" || return 1
+  { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$dir/" || return 1
   echo "$pid"
 }
 
@@ -75,7 +75,7 @@ stop() {
   # Containers of an engine that had died are still held by their shims.
   local cmdline
   for cmdline in /proc/[0-9]*/cmdline; do
-    if tr '\0' ' ' <"$cmdline" 2>/dev/null | grep -q "containerd-shim.* -address $dir/"; then
+    if { tr '\0' ' ' <"$cmdline"; } 2>/dev/null | grep -q "containerd-shim.* -address $dir/"; then
       kill -KILL "$(basename "$(dirname "$cmdline")")" || true
     fi
   done

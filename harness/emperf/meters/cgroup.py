@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 ROOT = Path("/sys/fs/cgroup")
 _V1 = ("memory", "pids", "cpu")
@@ -26,6 +29,24 @@ def is_oom(
     near = peak is not None and peak >= 0.95 * limit
     unmetered = kills is None and peak is None
     return bool(kills) or (flag and (near or unmetered)) or (code in (137, -9) and not killed and near)
+
+
+def high_water(pid: int) -> int:
+    """The most memory (bytes) that a process ever held; 0 if it is gone."""
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def tree_high_water(pid: int) -> int:
+    """The same of the largest process among this one and those it started."""
+    with contextlib.suppress(psutil.Error):
+        return max(
+            high_water(process.pid) for process in (psutil.Process(pid), *psutil.Process(pid).children(True))
+        )
+    return 0
 
 
 class Cgroup:

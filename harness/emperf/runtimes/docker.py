@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import ImageNotFound, NotFound
+from docker.errors import ImageNotFound
 from docker.types import Mount
 
 from emperf.errors import CellFailure, FailureKind, UserError
@@ -28,11 +28,11 @@ from emperf.runtimes.dockerio import (
     remove_labelled,
     shared_volume,
     start,
-    tar_entry,
-    tar_tree,
+    state_of,
 )
 from emperf.runtimes.images import RUNNER
 from emperf.runtimes.sandbox import TICK_S, clean_log, container_walls
+from emperf.runtimes.tars import tar_entry, tar_tree
 
 _STATS_S = 1.0
 _KILL_S = 30.0
@@ -55,6 +55,7 @@ class DockerRuntime:
     def __init__(self, cgroup_root: Path = ROOT, reconnect_s: float = 60.0) -> None:
         self.cgroup_root, self.reconnect_s = cgroup_root, reconnect_s
         self._images: dict[str, dict[str, Any]] = {}
+        self._streams: dict[str, Generator[OutputFile, None, None]] = {}
 
     def describe(self) -> dict[str, Any]:
         """The engine, and the id and digests of each image used so far. Raises CellFailure(MACHINE)."""
@@ -82,9 +83,9 @@ class DockerRuntime:
                 systemd = client.info()["CgroupDriver"] == "systemd"
                 slice_ = f"emperf-{job.job_id.replace('-', '_')}.slice"
                 parent = slice_ if systemd else f"/emperf/{job.job_id}"
-                self._create(client, job, self._fill(client, job, image["id"]), parent)
+                self._create(client, job, self._fill(client, job, image), parent)
                 group = Cgroup(f"emperf.slice/{slice_}" if systemd else parent, self.cgroup_root)
-                return self._watch(client, job, group, on_tick or (lambda elapsed: None), image)
+                return self._watch(client, job, group, on_tick or (lambda elapsed: None))
         except BaseException:
             with contextlib.suppress(CellFailure):
                 self.cleanup(job)
@@ -92,6 +93,10 @@ class DockerRuntime:
 
     def collect(self, job: ContainerJob) -> Iterator[OutputFile]:
         """As the protocol says. Raises CellFailure(BROKE_CONTRACT) at a file over the limit."""
+        self._streams[job.job_id] = stream = self._collect(job)
+        return stream
+
+    def _collect(self, job: ContainerJob) -> Generator[OutputFile, None, None]:
         with engine() as client:
             if client.inspect_container(_name(job))["State"]["Running"]:
                 raise RuntimeError(f"{job.job_id} still runs")
@@ -99,6 +104,9 @@ class DockerRuntime:
 
     def cleanup(self, job: ContainerJob) -> None:
         """Remove the job's containers, volumes and control group. Raises CellFailure(MACHINE)."""
+        # An engine that is still sending from a container does not remove it.
+        if job.job_id in self._streams:
+            self._streams.pop(job.job_id).close()
         with engine() as client:
             remove_labelled(client, f"emperf.job={job.job_id}")
         Cgroup(f"emperf/{job.job_id}", self.cgroup_root).remove()
@@ -111,7 +119,7 @@ class DockerRuntime:
             Cgroup(f"emperf/{job_id}", self.cgroup_root).remove()
         return count
 
-    def _image(self, client: Any, job: ContainerJob) -> dict[str, Any]:
+    def _image(self, client: Any, job: ContainerJob) -> str:
         if job.image is None:
             raise UserError("the submission names no image", "Build it first: emperf.runtimes.images")
         try:
@@ -122,8 +130,11 @@ class DockerRuntime:
         if found["Config"].get("Volumes"):
             fix = "Remove VOLUME from its Dockerfile: it would be disk outside of the limits"
             raise UserError(f"the image {job.image} declares volumes", fix)
+        if not (found["Config"].get("Entrypoint") or found["Config"].get("Cmd")):
+            fix = "Give it one, or build it on the base image"
+            raise UserError(f"the image {job.image} has no entry point", fix)
         self._images[job.image] = {"id": found["Id"], "digests": found.get("RepoDigests") or []}
-        return self._images[job.image]
+        return str(found["Id"])
 
     def _fill(self, client: Any, job: ContainerJob, image: str) -> list[Mount]:
         """The job's volumes, filled, as the submission's container mounts them."""
@@ -133,9 +144,10 @@ class DockerRuntime:
             client.create_volume(volume, labels=labels)
         entries = [tar_entry(".")]
         for name, content in job.inputs.items():
-            entries += (
-                [tar_entry(name, content, 0o444)] if isinstance(content, bytes) else tar_tree(content, name)
-            )
+            if isinstance(content, bytes):
+                entries.append(tar_entry(name, content, 0o444))
+            else:
+                entries += tar_tree(content, name)
         entries += [tar_entry(name) for name in job.shared]
         put(client, image, inputs, entries, labels)
         put(client, image, outputs, [tar_entry(".", owner=RUNNER)], labels)
@@ -153,43 +165,40 @@ class DockerRuntime:
         )  # fmt: skip
 
     def _watch(
-        self,
-        client: Any,
-        job: ContainerJob,
-        group: Cgroup,
-        on_tick: Callable[[float], None],
-        image: dict[str, Any],
+        self, client: Any, job: ContainerJob, group: Cgroup, on_tick: Callable[[float], None]
     ) -> Outcome:
-        start(client, _name(job))
+        name = _name(job)
+        start(client, name)
         began = time.monotonic()
-        waiter, killed_at, lost, stats_peak, next_stats = Waiter(_name(job)), None, False, 0, began
+        waiter, killed_at, lost, stats_peak, next_stats = Waiter(name), None, False, 0, began
         while True:
             waiter.join(TICK_S)
             now = time.monotonic()
             group.sample()
             on_tick(now - began)
             if not waiter.is_alive():
-                lost |= waiter.ended is None
-                state = self._state(client, job, lambda: on_tick(time.monotonic() - began))
+                state, away = state_of(
+                    client, name, self.reconnect_s, lambda: on_tick(time.monotonic() - began)
+                )
+                lost |= away or waiter.ended is None
                 if not state["Running"]:
                     break
-                lost, waiter, killed_at = True, Waiter(_name(job)), None
+                lost, waiter, killed_at = True, Waiter(name), None
             if now - began > job.limits.wall_s:
                 killed_at = killed_at or now
                 if now - killed_at > _KILL_S:
                     raise CellFailure(FailureKind.MACHINE, f"{job.job_id} does not die")
                 with contextlib.suppress(*FAULTS):
-                    client.kill(_name(job))
+                    client.kill(name)
             if group.peak_bytes is None and now >= next_stats:
                 next_stats = now + _STATS_S
                 with contextlib.suppress(*FAULTS):
-                    usage = client.stats(_name(job), stream=False, one_shot=True).get("memory_stats", {})
+                    usage = client.stats(name, stream=False, one_shot=True).get("memory_stats", {})
                     stats_peak = max(stats_peak, usage.get("max_usage", 0), usage.get("usage", 0))
         group.sample()
         group.remove()
-        peak, meter = (
-            (group.peak_bytes, group.meter) if group.peak_bytes else (stats_peak or None, "engine-stats")
-        )
+        metered = group.peak_bytes is not None
+        peak, meter = (group.peak_bytes, group.meter) if metered else (stats_peak or None, "engine-stats")
         started, finished = (datetime.fromisoformat(state[key]) for key in ("StartedAt", "FinishedAt"))
         engine_wall = (finished - started).total_seconds()
         code = int(state["ExitCode"])
@@ -210,9 +219,9 @@ class DockerRuntime:
             oom_killed=oom,
             peak_memory_bytes=peak,
             memory_meter=meter,
-            log_tail=clean_log(client.logs(_name(job), tail=200)),
+            log_tail=clean_log(client.logs(name, tail=200)),
             facts={
-                "image": image,
+                "image": self._images[str(job.image)],
                 "engine_wall_s": engine_wall,
                 "engine_started_at": state["StartedAt"],
                 "engine_finished_at": state["FinishedAt"],
@@ -221,25 +230,6 @@ class DockerRuntime:
                 "engine_lost": lost,
             },
         )
-
-    def _state(self, client: Any, job: ContainerJob, tick: Callable[[], None]) -> dict[str, Any]:
-        """The container's state, waiting for an engine that restarts."""
-        deadline = time.monotonic() + self.reconnect_s
-        while True:
-            try:
-                return dict(client.inspect_container(_name(job))["State"])
-            except NotFound:
-                raise CellFailure(
-                    FailureKind.MACHINE, f"somebody removed the container of {job.job_id}"
-                ) from None
-            except FAULTS as error:
-                if time.monotonic() > deadline:
-                    detail = (
-                        f"the engine went away and did not come back in {self.reconnect_s:.0f} s ({error})"
-                    )
-                    raise CellFailure(FailureKind.MACHINE, detail) from error
-                time.sleep(TICK_S)
-                tick()
 
 
 def _name(job: ContainerJob) -> str:

@@ -24,12 +24,11 @@ from docker.types import Mount
 
 from emperf.errors import CellFailure, FailureKind, UserError
 from emperf.runtimes import OutputFile
+from emperf.runtimes.tars import Entry, tar_stream, tar_tree
 
 FAULTS = (DockerException, requests.RequestException, tarfile.TarError, OSError)
 FILLED = "emperf.filled"
 _PLACE = "emperf-volume"
-
-Entry = tuple[tarfile.TarInfo, Path | bytes | None]
 
 
 @contextlib.contextmanager
@@ -40,56 +39,6 @@ def engine(timeout_s: int = 300) -> Iterator[Any]:
             yield client
     except FAULTS as error:
         raise CellFailure(FailureKind.MACHINE, f"the container engine failed: {error}") from error
-
-
-def tar_entry(name: str, content: Path | bytes | None = None, mode: int = 0o755, owner: int = 0) -> Entry:
-    """One entry: a file with these bytes or with a file's content, or, without content, a folder."""
-    info = tarfile.TarInfo(name)
-    info.mode, info.uid, info.gid = mode, owner, owner
-    if content is None:
-        info.type = tarfile.DIRTYPE
-    elif isinstance(content, bytes):
-        info.size = len(content)
-    else:
-        # Byte code is valid only beside a source of the very second that it names.
-        info.size, info.mtime = content.stat().st_size, int(content.stat().st_mtime)
-    return info, content
-
-
-def tar_link(name: str, target: str) -> Entry:
-    """A symbolic link."""
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.mode = tarfile.SYMTYPE, target, 0o777
-    return info, None
-
-
-def tar_tree(path: Path, name: str, keep: Callable[[Path], bool] = lambda path: True) -> Iterator[Entry]:
-    """A file, or a folder with its content, as `name`: links followed, readable by all, in a fixed order."""
-    if path.is_dir():
-        yield tar_entry(name)
-        for child in sorted(path.iterdir()):
-            if keep(child):
-                yield from tar_tree(child, f"{name}/{child.name}", keep)
-    elif path.is_file():
-        yield tar_entry(name, path, 0o755 if path.stat().st_mode & 0o100 else 0o644)
-
-
-def tar_stream(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """A tar archive, piece by piece, never whole in memory. Raises OSError if a file shrinks meanwhile."""
-    for info, content in entries:
-        yield info.tobuf(tarfile.GNU_FORMAT)
-        if content is None:
-            continue
-        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream:
-            left = info.size
-            while left:
-                chunk = stream.read(min(1 << 20, left))
-                if not chunk:
-                    raise OSError(f"{info.name} shrank while it was copied")
-                left -= len(chunk)
-                yield chunk
-        yield bytes(-info.size % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
 
 
 def put(client: Any, image: str, volume: str, entries: Iterable[Entry], labels: dict[str, str]) -> None:
@@ -162,9 +111,16 @@ def read_archive(client: Any, container: str, path: str, limit: int) -> Iterator
     Raises CellFailure(BROKE_CONTRACT) rather than read past a file of more than `limit` bytes: a file of
     holes takes no disk, but an engine sends every byte of it.
     """
-    pieces, _ = client.get_archive(container, path)
-    source = io.BufferedReader(_Pieces(pieces), 1 << 20)
-    with tarfile.open(fileobj=source, mode="r|", bufsize=1 << 20) as tar:
+    # Not client.get_archive: it keeps the answer to itself, and an answer that is not read to its end must be
+    # closed, or the engine goes on sending and keeps the container.
+    url = f"{client.base_url}/v{client.api_version}/containers/{container}/archive"
+    with contextlib.ExitStack() as stack:
+        answer = stack.enter_context(
+            client.get(url, params={"path": path}, stream=True, timeout=client.timeout)
+        )
+        answer.raise_for_status()
+        source = io.BufferedReader(_Pieces(answer.iter_content(1 << 20)), 1 << 20)
+        tar = stack.enter_context(tarfile.open(fileobj=source, mode="r|", bufsize=1 << 20))
         for member in tar:
             name = member.name.removeprefix("./")
             if name in ("", "."):
@@ -227,7 +183,26 @@ def start(client: Any, container: str) -> None:
         if "could not select device driver" in str(error):
             fix = "Install the NVIDIA container toolkit, or use a division without GPUs"
             raise UserError("the engine cannot give a GPU to a container", fix) from error
-        if error.status_code == 400:
-            detail = f"the image's entry point cannot be started: {error.explanation}"
-            raise CellFailure(FailureKind.BROKE_CONTRACT, detail) from error
         raise
+
+
+def state_of(
+    client: Any, container: str, within_s: float, tick: Callable[[], None]
+) -> tuple[dict[str, Any], bool]:
+    """The container's state, and whether the engine was away meanwhile, which it may be for `within_s`.
+
+    `tick` is called four times a second while it is. Raises CellFailure(MACHINE).
+    """
+    deadline, away = time.monotonic() + within_s, False
+    while True:
+        try:
+            return dict(client.inspect_container(container)["State"]), away
+        except NotFound:
+            raise CellFailure(FailureKind.MACHINE, f"somebody removed the container {container}") from None
+        except FAULTS as error:
+            away = True
+            if time.monotonic() > deadline:
+                detail = f"the engine went away and did not come back in {within_s:.0f} s ({error})"
+                raise CellFailure(FailureKind.MACHINE, detail) from error
+            time.sleep(0.25)
+            tick()

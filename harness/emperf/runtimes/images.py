@@ -20,7 +20,8 @@ from docker.errors import APIError, ImageNotFound
 
 import emperf
 from emperf.errors import UserError
-from emperf.runtimes.dockerio import Entry, engine, tar_entry, tar_link, tar_stream, tar_tree
+from emperf.runtimes.dockerio import engine
+from emperf.runtimes.tars import Entry, tar_entry, tar_link, tar_stream, tar_tree
 
 RUNNER = 10001
 PACKAGE = Path(emperf.__file__).parent
@@ -80,7 +81,7 @@ def build_submission_image(base: str, folder: Path) -> str:
         try:
             base_id = str(client.inspect_image(base)["Id"])
         except ImageNotFound:
-            fix = "Pull it by its digest, or make the local one with: emperf image"
+            fix = "Pull it by its digest, or make the local one with: emperf prepare"
             raise UserError(f"the base image {base} is not on this machine", fix) from None
         # Found by its tag alone: an image that is built on this one carries its labels too.
         tag = f"emperf/built:{hashlib.sha256(f'{base_id} {content_digest}'.encode()).hexdigest()[:32]}"
@@ -176,9 +177,12 @@ def _libraries(files: list[Path], inside: set[Path]) -> Iterator[Entry]:
     libc = next(path for path in found if path.name.startswith("libc.so"))
     found |= {libc.parent / name for name in _DLOPENED if (libc.parent / name).exists()}
     wanted = {path.name: path for path in found if not any(path.is_relative_to(folder) for folder in inside)}
+    made = set(_FOLDERS.split())
     for path in wanted.values():
         # The loader is named by its full path in every program; all else goes to the C library's folder.
         folder = path.parent if path.name.startswith("ld-linux") else libc.parent
-        target = Path("usr", *[part for part in folder.parts if part not in ("/", "usr")])
-        yield tar_entry(target.as_posix())
-        yield tar_entry(f"{target.as_posix()}/{path.name}", path)
+        target = "/".join(["usr", *[part for part in folder.parts if part not in ("/", "usr")]])
+        if target not in made:
+            made.add(target)
+            yield tar_entry(target)
+        yield tar_entry(f"{target}/{path.name}", path)

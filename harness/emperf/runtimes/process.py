@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from emperf.errors import CellFailure, FailureKind
-from emperf.meters.cgroup import ROOT, Cgroup, is_oom
+from emperf.meters.cgroup import ROOT, Cgroup, high_water, is_oom, tree_high_water
 from emperf.runtimes import ContainerJob, Outcome, OutputFile
 from emperf.runtimes.images import ENV, PACKAGE
 from emperf.runtimes.sandbox import clean_log, follow, process_walls, why_no_walls
@@ -89,6 +89,16 @@ class ProcessRuntime:
             ) from error
         limits, group = job.limits, self._group(job.job_id)
         grouped = group.create(limits.memory_bytes, limits.pids, limits.cpus)
+        sampled = 0
+        # The kernel counts the harness's own memory, as it is when it starts the program, as the program's.
+        inherited = high_water(os.getpid())
+
+        def tick(elapsed: float) -> None:
+            nonlocal sampled
+            sampled = max(sampled, 0 if grouped else tree_high_water(child.pid))
+            if on_tick:
+                on_tick(elapsed)
+
         # The shell waits for a line, so that every limit is in force before the program's first instruction.
         gate = ["/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh", *self._argv(job)]
         child = subprocess.Popen(
@@ -108,7 +118,7 @@ class ProcessRuntime:
             child.stdin.write(b"\n")
             child.stdin.close()
             began = time.monotonic()
-            tail, wall, timed_out = follow(child, limits.wall_s, began, on_tick or (lambda elapsed: None))
+            tail, wall, timed_out = follow(child, limits.wall_s, began, tick)
         finally:
             # Before the child is reaped: until then its number, the group's too, is nobody else's.
             self._end(child.pid, group, self._folder(job))
@@ -116,7 +126,10 @@ class ProcessRuntime:
             child.returncode = os.waitstatus_to_exitcode(status)
         group.sample()
         group.remove()
-        peak, meter = (group.peak_bytes, group.meter) if grouped else (usage.ru_maxrss * 1024, "rusage")
+        peak, meter = group.peak_bytes, group.meter
+        if not grouped:
+            largest = usage.ru_maxrss * 1024
+            peak, meter = (largest if largest > inherited else sampled or None), "rusage"
         return Outcome(
             # A shell's way to say "killed by a signal", which an engine's init follows too.
             exit_code=child.returncode if child.returncode >= 0 else 128 - child.returncode,

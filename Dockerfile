@@ -1,0 +1,40 @@
+# Two images from one base: `submission`, which mitigations are built on, and `harness`, which runs the benchmark.
+#   docker build --target submission --build-arg BASE=python@sha256:<64 digits> -t emperf/submission:<version> .
+# BASE is an official Python 3.11 slim image named by its digest, never by a tag, or the id (sha256:...) of the image
+# that emperf makes of this machine's own Python where there is no registry; that one has the packages already.
+ARG BASE
+
+# An empty BASE stops here: an image's name has no capitals.
+FROM ${BASE:-BASE-IS-REQUIRED-see-the-top-of-the-Dockerfile} AS pinned
+ARG BASE
+USER root
+RUN case "$BASE" in \
+      *sha256:????????????????????????????????????????????????????????????????) ;; \
+      *) echo "BASE=$BASE is not pinned: name the base image by its sha256 digest" >&2; exit 1 ;; \
+    esac
+
+FROM pinned AS packages
+COPY requirements.lock /opt/emperf/
+RUN python3 -c "import sys; from importlib.util import find_spec as find; \
+      sys.exit(not all(map(find, 'torch transformers peft deepspeed safetensors docker click'.split())))" \
+    || python3 -m pip install --no-cache-dir --root-user-action=ignore -r /opt/emperf/requirements.lock
+COPY harness/emperf /opt/emperf/emperf
+RUN python3 -m compileall -q /opt/emperf/emperf \
+    && { python3 -c "import pwd; pwd.getpwuid(10001)" 2>/dev/null \
+         || useradd --uid 10001 --user-group --home-dir /tmp --no-create-home runner; }
+ENV PYTHONPATH=/opt/emperf HOME=/tmp PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
+
+FROM packages AS submission
+USER 10001:10001
+ENTRYPOINT ["python3", "-m", "emperf.training", "--in", "/in", "--out", "/out", "--submission", "/submission"]
+
+# Start it with the engine's socket: -v /var/run/docker.sock:/var/run/docker.sock
+FROM packages AS harness
+RUN python3 -c "open('/usr/local/bin/emperf', 'w').write('#!/usr/local/bin/python3\nfrom emperf.cli import main\nmain()\n'); \
+      import os; os.chmod('/usr/local/bin/emperf', 0o755)"
+COPY benchmark /emperf/benchmark
+COPY spec /emperf/spec
+COPY reference_impls /emperf/reference_impls
+ENV EMPERF_ROOT=/emperf
+WORKDIR /emperf
+ENTRYPOINT ["emperf"]

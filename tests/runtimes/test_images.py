@@ -1,0 +1,105 @@
+"""Images that are made here: from a folder, from this machine's Python, and from the Dockerfile."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import time
+from pathlib import Path
+
+import docker
+import pytest
+
+from emperf.errors import UserError
+from emperf.runtimes.images import base_image_tag, build_local_base, build_submission_image
+from emperf.runtimes.tars import tar_entry, tar_stream
+
+DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
+
+
+def folder(at: Path, **files: str) -> Path:
+    at.mkdir()
+    for name, content in files.items():
+        (at / name).write_text(content)
+    return at
+
+
+@pytest.mark.docker
+def test_an_image_is_built_once_for_the_same_content(test_base: str, tmp_path: Path) -> None:
+    first = build_submission_image(test_base, folder(tmp_path / "a", main="1", other="2"))
+    same = folder(tmp_path / "b", main="1", other="2")
+    (same / "__pycache__").mkdir()
+    (same / "__pycache__" / "main.pyc").write_bytes(b"cache")
+    assert build_submission_image(test_base, same) == first
+    assert build_submission_image(test_base, folder(tmp_path / "c", main="1", other="3")) != first
+    (same / "main").chmod(0o755)
+    assert build_submission_image(test_base, same) != first
+
+
+@pytest.mark.docker
+def test_an_image_that_is_built_on_a_submission_is_not_taken_for_it(test_base: str, tmp_path: Path) -> None:
+    own = folder(tmp_path / "a", main=str(time.time_ns()))
+    first = build_submission_image(test_base, own)
+    recipe = f"FROM {first}\nENV more=1\n".encode()
+    docker.from_env().images.build(fileobj=io.BytesIO(recipe), rm=True)
+    assert build_submission_image(test_base, own) == first
+
+
+@pytest.mark.docker
+def test_links_and_missing_bases_are_refused(test_base: str, tmp_path: Path) -> None:
+    linked = folder(tmp_path / "a", main="1")
+    (linked / "link").symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match="link"):
+        build_submission_image(test_base, linked)
+    with pytest.raises(UserError, match="base image"):
+        build_submission_image("emperf/tests:missing", folder(tmp_path / "b", main="1"))
+
+
+@pytest.mark.docker
+def test_a_local_base_is_made_once(test_base: str) -> None:
+    first = build_local_base("emperf/tests:python", packages=False)
+    began = time.monotonic()
+    assert build_local_base("emperf/tests:python", packages=False) == first
+    assert time.monotonic() - began < 1
+    config = docker.from_env().images.get(first).attrs["Config"]
+    assert config["User"] == "10001:10001"
+    assert {"HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", "HF_HUB_OFFLINE=1"} <= set(config["Env"])
+
+
+def test_the_base_image_is_tagged_with_the_version() -> None:
+    assert base_image_tag().startswith("emperf/submission:")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(("base", "said"), [("emperf/tests:python", "sha256"), (None, "BASE-IS-REQUIRED")])
+def test_the_dockerfile_wants_a_base_that_is_pinned(test_base: str, base: str | None, said: str) -> None:
+    context = b"".join(tar_stream([tar_entry("Dockerfile", DOCKERFILE.read_bytes())]))
+    arguments = {"BASE": base} if base else {}
+    with pytest.raises(docker.errors.DockerException) as failure:
+        docker.from_env().images.build(
+            fileobj=io.BytesIO(context),
+            custom_context=True,
+            buildargs=arguments,
+            rm=True,
+            network_mode="none",
+        )
+    log = "".join(line.get("stream", "") for line in getattr(failure.value, "build_log", []))
+    assert said in f"{failure.value} {log}"
+
+
+def test_the_stream_is_a_tar_that_others_read(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(b"b" * 1_500_000)
+    entries = [tar_entry("d"), tar_entry("d/" + "long" * 40, b"x"), tar_entry("big", tmp_path / "big")]
+    listing = subprocess.run(
+        ["tar", "-tv"], input=b"".join(tar_stream(entries)), capture_output=True, check=True
+    )
+    assert b"long" * 40 in listing.stdout
+    assert b"1500000" in listing.stdout
+
+
+def test_a_file_that_shrinks_is_an_error_and_not_a_broken_archive(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"1234")
+    entry = tar_entry("f", tmp_path / "f")
+    (tmp_path / "f").write_bytes(b"1")
+    with pytest.raises(OSError, match="shrank"):
+        list(tar_stream([entry]))
