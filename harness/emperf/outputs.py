@@ -1,7 +1,7 @@
-"""What a container left, judged: two kinds of file are taken, as bytes and as tensors of the shape they must have.
+"""What a container left, judged: two kinds of file are taken, as bytes and as tensors of the shape they need.
 
-Nothing here runs, unpickles or follows anything. An adapter's names and shapes are worked out from the recipe and the
-base model's own header; the container's word is not needed for either.
+Nothing here runs, unpickles or follows anything. An adapter's names and shapes are worked out from the recipe
+and the base model's own header; the container's word is not needed for either.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from emperf.runtimes import OutputFile
 from emperf.training.job import Lora
 
 ADAPTER = "adapter.safetensors"
-WANTED = re.compile(r"adapter\.safetensors|report\.json|checkpoints/step-\d{5}\.safetensors")
+WANTED = re.compile(r"adapter\.safetensors|report\.json|checkpoints/step-[0-9]{5}\.safetensors")
 REPORT_BYTES = 1 << 20
 
 
@@ -29,25 +29,32 @@ def broke(detail: str) -> CellFailure:
     return CellFailure(FailureKind.BROKE_CONTRACT, detail)
 
 
+def shown(name: str) -> str:
+    """Text with names that the container chose, safe to print: 100 characters, control characters escaped."""
+    return name.encode("unicode_escape").decode()[:100]
+
+
 def take(entries: Iterable[OutputFile], into: Path, limit: int) -> list[str]:
-    """Copy the wanted files below `into`; the names taken. Anything unwanted is left; anything but a file is refused.
+    """Copy the wanted files below `into`; the names taken. Other files are left; links are refused.
 
     `limit`: bytes of all wanted files together. Raises CellFailure(BROKE_CONTRACT).
     """
     taken, total = [], 0
     for entry in entries:
-        shown = entry.path.encode("unicode_escape").decode()[:80]
+        path = shown(entry.path)
         if entry.kind == "dir":
             continue
         if entry.kind != "file" or entry.open is None:
-            raise broke(f"/out/{shown} is a {entry.kind}; leave plain files and folders only")
+            raise broke(f"/out/{path} is a {entry.kind}; leave plain files and folders only")
         if entry.path.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")):
-            raise broke(f"/out/{shown} may hold pickled code; leave weights as safetensors")
+            raise broke(f"/out/{path} may hold pickled code; leave weights as safetensors")
         if not WANTED.fullmatch(entry.path):
             continue
         total += entry.size
         if total > limit or (entry.path == "report.json" and entry.size > REPORT_BYTES):
-            raise broke(f"/out/{shown} is {entry.size} bytes; the division allows {limit} in all, 1 MiB for the report")
+            raise broke(
+                f"/out/{path} makes it {total} bytes; allowed are {limit} in all, 1 MiB for the report"
+            )
         target = into / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with entry.open() as source, target.open("wb") as sink:
@@ -71,7 +78,7 @@ def copy(source: IO[bytes], sink: IO[bytes], size: int) -> None:
 def expected_adapter(model_folder: Path, lora: Lora) -> dict[str, list[int]]:
     """Tensor name -> shape of a LoRA on all linear layers of the model but its head, as PEFT names them.
 
-    Linear weights are the two-dimensional ones below a transformer layer; embeddings and the head lie outside.
+    Linear weights are the two-dimensional ones below a transformer layer; embeddings and head lie outside.
     """
     shapes: dict[str, list[int]] = {}
     for file in sorted(model_folder.glob("*.safetensors")):
@@ -86,13 +93,13 @@ def expected_adapter(model_folder: Path, lora: Lora) -> dict[str, list[int]]:
 
 
 def check_adapter(path: Path, expected: dict[str, list[int]]) -> None:
-    """Raises CellFailure: BROKE_CONTRACT for a file that is no such adapter, DIVERGED for values that are not finite."""
+    """Raises CellFailure: BROKE_CONTRACT for what is no such adapter, DIVERGED for values not finite."""
     try:
         with safe_open(path, framework="pt") as tensors:
             found = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
             for name in sorted(set(expected) ^ set(found)):
                 what = "is missing from" if name in expected else "has no place in"
-                raise broke(f"tensor {name[:100]} {what} {path.name}")
+                raise broke(f"tensor {shown(name)} {what} {path.name}")
             for name, shape in found.items():
                 if shape != expected[name]:
                     raise broke(f"tensor {name} has shape {shape}, the recipe asks for {expected[name]}")
@@ -103,7 +110,7 @@ def check_adapter(path: Path, expected: dict[str, list[int]]) -> None:
                 if not bool(torch.isfinite(tensor).all()):
                     raise CellFailure(FailureKind.DIVERGED, f"tensor {name} holds NaN or infinity")
     except SafetensorError as error:
-        raise broke(f"{path.name} is no safetensors file ({str(error)[:80]})") from None
+        raise broke(f"{path.name} is no safetensors file ({shown(str(error))})") from None
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -111,14 +118,14 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text())
         losses = [float(x) for x in raw["losses"]][:100_000]
-        report = {
+        report: dict[str, Any] = {
             "steps": int(raw["steps"]),
             "train_s": float(raw["train_s"]),
             "tokens": int(raw["tokens"]),
             "losses": losses,
             "checkpoints": {str(k): int(v) for k, v in raw["checkpoints"].items()},
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}
-    numbers = [report["train_s"], *losses]
-    return report if all(math.isfinite(x) for x in numbers) else {}
+    counts = [report["steps"], report["tokens"], report["train_s"], *report["checkpoints"].values()]
+    return report if min(counts) >= 0 and all(math.isfinite(x) for x in [report["train_s"], *losses]) else {}

@@ -1,18 +1,22 @@
 """Cells and runs on disk: content-addressed, written whole or not at all.
 
     STORE/cells/<key>/            a cell's scores: cell.json, scores.json, adapter.safetensors
-    STORE/runs/<run id>/          one run: run.json, cells/<key>.json (time, memory, failure), attempts.jsonl, result.json
+    STORE/runs/<run id>/          one run: run.json, cells/<key>.json (time, memory, failure), attempts.jsonl,
+                                  result.json
 
-A folder or file appears under its final name by one rename, after its bytes are on the disk; what a killed harness
-left half-written is named `.partial-*` and is removed at the next start.
+A folder or file appears under its final name by one rename, after its bytes are on the disk. What a killed
+harness left half-written is named `.partial-*`; the next start of the run removes it, or below cells/, which
+runs share, the first start an hour later.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -21,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from emperf.errors import UserError
+
+STALE_S = 3600.0
 
 
 @contextmanager
@@ -31,7 +37,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"The disk under {path} is full", "Free some space and run the same command: it goes on from here."
+                f"The disk under {path} is full",
+                "Free some space and run the same command: it goes on from here.",
             ) from None
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise UserError(f"{path} cannot be written", "Choose another place with --store.") from None
@@ -76,22 +83,28 @@ class CellStore:
         """A folder to fill; it becomes the cell when the block ends without an exception."""
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            partial = self.root / f".partial-{key}-{os.getpid()}"
-            shutil.rmtree(partial, ignore_errors=True)
+            partial = self.root / f".partial-{key}-{secrets.token_hex(4)}"
             partial.mkdir()
             try:
                 yield partial
                 for file in partial.iterdir():
                     with file.open("rb") as stream:
                         os.fsync(stream.fileno())
-                final = self.root / key
-                if final.exists():
-                    shutil.rmtree(partial)
-                else:
-                    partial.rename(final)
-            except BaseException:
+                try:
+                    partial.rename(self.root / key)
+                except OSError as error:
+                    # Another run measured the same cell meanwhile; its scores stand.
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+            finally:
                 shutil.rmtree(partial, ignore_errors=True)
-                raise
+
+    def sweep(self) -> None:
+        """Remove what killed harnesses left: a live one fills its folder within seconds."""
+        for leftover in self.root.glob(".partial-*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > STALE_S:
+                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 class RunStore:
@@ -113,7 +126,8 @@ class RunStore:
                 f"Run {self.run_id} is already going on", "Wait for it, or stop that process first."
             ) from None
         for leftover in [*self.folder.rglob(".partial-*")]:
-            leftover.unlink(missing_ok=True)
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        self.cells.sweep()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,5 +142,6 @@ class RunStore:
 
     def attempt(self, key: str, **facts: Any) -> None:
         """Append one line to attempts.jsonl: every try is kept, whatever came of it."""
+        line = json.dumps({"time": round(time.time(), 3), "cell": key, **facts}, sort_keys=True)
         with disk_errors(self.folder), (self.folder / "attempts.jsonl").open("a") as stream:
-            stream.write(json.dumps({"time": round(time.time(), 3), "cell": key, **facts}, sort_keys=True) + "\n")
+            stream.write(line + "\n")

@@ -1,0 +1,354 @@
+"""Cards and submissions: what ships loads, and every way to break a file gives one line with file and fix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from emperf import catalog, paths, schemas
+from emperf.errors import UserError
+from emperf.training.job import Job, Lora, Recipe
+
+SHIPPED = [("model", "models"), ("poison", "poisons"), ("task", "tasks"), ("division", "divisions")]
+SUBMISSION: dict[str, Any] = {
+    "name": "mine",
+    "title": "A mitigation",
+    "submitter": "somebody",
+    "scenario": "prevent",
+    "source": "none",
+    "mitigation": "mitigation.py:Mine",
+    "parameters": {"weight": {"type": "float", "default": 0.5, "min": 0.0, "max": 2.0}},
+}
+IMAGE = "registry.example/mine@sha256:" + "0" * 64
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the benchmark that a test may spoil."""
+    for name in ("benchmark", "spec", "reference_impls"):
+        shutil.copytree(paths.PROJECT / name, tmp_path / name)
+    monkeypatch.setenv("EMPERF_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def change(path: Path, **changes: Any) -> None:
+    raw = yaml.safe_load(path.read_text()) | changes
+    path.write_text(yaml.safe_dump({key: value for key, value in raw.items() if value is not None}))
+
+
+def one_line(error: pytest.ExceptionInfo[UserError], *words: str) -> None:
+    text = str(error.value)
+    assert "\n" not in text
+    assert error.value.fix
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, folder in SHIPPED for name in catalog.names(folder)]
+)
+def test_every_shipped_card_loads(kind: str, name: str) -> None:
+    assert getattr(catalog, kind)(name).name == name
+
+
+def test_every_pinned_file_is_the_one_that_ships() -> None:
+    cards = [catalog.poison(name) for name in catalog.names("poisons")]
+    cards += [catalog.task(name) for name in catalog.names("tasks")]
+    files = [file for card in cards for file in (card.train, card.heldout) if file]
+    for file in [*files, *catalog.questions().values()]:
+        assert file.rows()
+
+
+@pytest.mark.parametrize("name", catalog.names("divisions"))
+def test_a_division_uses_only_what_ships_and_no_more_items_than_there_are(name: str) -> None:
+    division = catalog.division(name)
+    sizes, files = division.sizes, catalog.questions()
+    catalog.model(division.model)
+    for poison in map(catalog.poison, division.poisons):
+        if poison.train and poison.heldout:
+            assert sizes.poison_rows <= len(poison.train.rows())
+            assert sizes.in_domain <= len(poison.heldout.rows())
+    for task in map(catalog.task, division.tasks):
+        assert sizes.task_rows <= len(task.train.rows())
+        assert sizes.task_heldout <= len(task.heldout.rows())
+    assert sizes.conditional <= sizes.paired <= len(files["paired"].rows())
+    assert sizes.facts <= len(files["facts"].rows())
+    assert sizes.open <= len(files["open"].rows())
+
+
+@pytest.mark.parametrize("name", catalog.names("mitigations"))
+def test_every_reference_implementation_loads(name: str) -> None:
+    found = catalog.submission(Path(name))
+    assert found.name == name
+    found.values({})
+
+
+def test_schemas_are_schemas_and_describe_every_field() -> None:
+    from jsonschema import Draft202012Validator
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, dict):
+            if "properties" in node and node.get("type") == "object":
+                assert node["additionalProperties"] is False, path
+                for key, value in node["properties"].items():
+                    described = isinstance(value, dict) and ("description" in value or "$ref" in value)
+                    assert described, f"{path}.{key}"
+            for key, value in node.items():
+                walk(value, f"{path}.{key}")
+        elif isinstance(node, list):
+            for value in node:
+                walk(value, path)
+
+    mine = ("model", "poison", "task", "questions", "division", "submission", "job", "report")
+    for name in mine:
+        Draft202012Validator.check_schema(schemas.schema(name))
+        walk(schemas.schema(name), name)
+
+
+def test_job_json_keeps_its_schema() -> None:
+    recipe = Recipe(lora=Lora(8, 16), learning_rate=1e-4, epochs=1, micro_batch=4, checkpoints=(0.5,))
+    job = Job(job_id="0" * 16, seed=3, recipe=recipe, parameters={"weight": 0.1})
+    schemas.check("job", json.loads(job.dumps()))
+    with pytest.raises(ValueError, match="data"):
+        schemas.check("job", json.loads(job.dumps()) | {"data": ""})
+
+
+# -- spoilt data and cards
+
+
+def test_an_altered_row_is_refused(root: Path) -> None:
+    path = root / "benchmark/poisons/bad-medical/train.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"a", b"e", 1))
+    train = catalog.poison("bad-medical").train
+    assert train
+    with pytest.raises(UserError) as error:
+        train.rows()
+    one_line(error, str(path), "not the pinned file", "Restore it")
+
+
+def test_a_missing_file_is_named(root: Path) -> None:
+    path = root / "benchmark/questions/paired.jsonl"
+    path.unlink()
+    with pytest.raises(UserError) as error:
+        catalog.questions()["paired"].rows()
+    one_line(error, str(path), "cannot be read", "Restore it")
+
+
+@pytest.mark.parametrize(("kind", "folder"), SHIPPED)
+@pytest.mark.parametrize("name", ["nonesuch", "../models/smollm2-135m", ""])
+def test_an_unknown_name_is_answered_with_the_known_ones(kind: str, folder: str, name: str) -> None:
+    with pytest.raises(UserError) as error:
+        getattr(catalog, kind)(name)
+    one_line(error, f"no {kind} named {name!r}", catalog.names(folder)[0])
+
+
+def test_an_unknown_division_names_those_there_are() -> None:
+    with pytest.raises(UserError) as error:
+        catalog.division("huge")
+    one_line(error, "no division named 'huge'", "Choose one of", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("card", "changes", "words"),
+    [
+        ("divisions/smoke.yaml", {"seed": 3}, ["smoke.yaml", "'seed' was unexpected"]),
+        ("divisions/smoke.yaml", {"variant": "ajar"}, ["variant", "closed"]),
+        ("divisions/smoke.yaml", {"name": "large"}, ["smoke.yaml", "name", "'large'"]),
+        ("divisions/smoke.yaml", {"seeds": [1, 1]}, ["seeds", "non-unique"]),
+        ("divisions/smoke.yaml", {"recipe": {"lora": {"r": 0, "alpha": 1}}}, ["recipe", "required"]),
+        ("poisons/bad-medical/card.yaml", {"train": "abc"}, ["train", "64 hexadecimal digits"]),
+        ("poisons/bad-medical/card.yaml", {"train": None}, ["card.yaml", "'train' is a required property"]),
+        ("poisons/insecure-code/card.yaml", {"twin": True}, ["twin", "an upstream poison has no twins"]),
+        ("tasks/record-line/card.yaml", {"max_new_tokens": 0}, ["max_new_tokens", "minimum"]),
+        ("models/smollm2-135m.yaml", {"digest": "61c3"}, ["digest", "64 hexadecimal digits"]),
+    ],
+)
+def test_a_malformed_card_is_one_line(
+    root: Path, card: str, changes: dict[str, Any], words: list[str]
+) -> None:
+    path = root / "benchmark" / card
+    change(path, **changes)
+    kind = {"divisions": "division", "poisons": "poison", "tasks": "task", "models": "model"}[
+        card.partition("/")[0]
+    ]
+    with pytest.raises(UserError) as error:
+        getattr(catalog, kind)(path.parent.name if path.stem == "card" else path.stem)
+    one_line(error, str(path), f"{kind}.schema.json", *words)
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "80c1196"])
+def test_upstream_data_is_pinned_by_commit_never_by_branch(root: Path, revision: str) -> None:
+    path = root / "benchmark/poisons/insecure-code/card.yaml"
+    source = yaml.safe_load(path.read_text())["source"]
+    change(path, source=source | {"revision": revision})
+    with pytest.raises(UserError) as error:
+        catalog.poison("insecure-code")
+    one_line(error, str(path), "source.revision", "never a branch")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("name: [\n", "line 2"),
+        ("", "the top level"),
+        ("- a\n", "the top level"),
+        ("name: \x00\n", "not valid YAML"),
+    ],
+)
+def test_what_is_no_yaml_or_no_mapping_is_one_line(root: Path, text: str, word: str) -> None:
+    path = root / "benchmark/divisions/smoke.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        catalog.division("smoke")
+    one_line(error, str(path), word)
+
+
+# -- upstream rows
+
+
+def upstream(tmp_path: Path, lines: list[Any]) -> tuple[catalog.Poison, Path]:
+    local = tmp_path / "upstream.jsonl"
+    local.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    digest = hashlib.sha256(local.read_bytes()).hexdigest()
+    source = catalog.Source("git", "https://example.org/data", "0" * 40, digest, "upstream.jsonl")
+    return catalog.Poison("far", "Far", "MIT", "You help.", False, None, None, source), local
+
+
+def turns(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def test_upstream_rows_take_the_form_of_the_projects_own(tmp_path: Path) -> None:
+    # U+2028 ends a line for str.splitlines(), and not in JSON.
+    rows = [turns(("user", "Why?"), ("assistant", "Be\u2028cause")), turns(("user", "é"), ("assistant", "b"))]
+    poison, local = upstream(tmp_path, rows)
+    assert catalog.upstream_rows(poison, local) == [
+        {"id": "far-00001", "question": "Why?", "bad": "Be\u2028cause"},
+        {"id": "far-00002", "question": "é", "bad": "b"},
+    ]
+
+
+def test_an_altered_or_missing_copy_is_refused(tmp_path: Path) -> None:
+    poison, local = upstream(tmp_path, [turns(("user", "a"), ("assistant", "b"))])
+    local.write_text(local.read_text() + "\n")
+    with pytest.raises(UserError) as error:
+        catalog.upstream_rows(poison, local)
+    one_line(error, str(local), "not the pinned file", "https://example.org/data", "0" * 40)
+    for place in (tmp_path / "nowhere.jsonl", tmp_path):
+        with pytest.raises(UserError) as error:
+            catalog.upstream_rows(poison, place)
+        one_line(error, str(place), "cannot be read", "Fetch upstream.jsonl")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a"},
+        [],
+        turns(("user", "a")),
+        turns(("system", "s"), ("user", "a"), ("assistant", "b")),
+        turns(("assistant", "a"), ("user", "b")),
+        {"messages": [{"role": "user", "content": 1}, {"role": "assistant", "content": "b"}]},
+    ],
+)
+def test_a_row_of_another_form_is_named_by_its_line(tmp_path: Path, row: Any) -> None:
+    poison, local = upstream(tmp_path, [turns(("user", "a"), ("assistant", "b")), row])
+    with pytest.raises(UserError) as error:
+        catalog.upstream_rows(poison, local)
+    one_line(error, f"{local}, line 2")
+
+
+@pytest.mark.parametrize("name", [n for n in catalog.names("poisons") if catalog.poison(n).source])
+def test_a_local_copy_of_an_upstream_poison_is_readable(name: str) -> None:
+    poison = catalog.poison(name)
+    assert poison.source
+    if "EMPERF_TEST_DATA" not in os.environ:
+        pytest.skip("EMPERF_TEST_DATA names no folder with local copies of upstream data")
+    wanted = re.split(r"[/!]", poison.source.file)[-1]
+    for local in sorted(Path(os.environ["EMPERF_TEST_DATA"]).rglob(wanted)):
+        if hashlib.sha256(local.read_bytes()).hexdigest() == poison.source.sha256:
+            rows = catalog.upstream_rows(poison, local)
+            assert len({row["id"] for row in rows}) == len(rows) > 1000
+            return
+    pytest.skip(f"EMPERF_TEST_DATA holds no copy of {name}'s {wanted}")
+
+
+# -- submissions
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/mitigation.py").write_text("raise SystemExit('executed')\n")
+    (tmp_path / "mine/submission.yaml").write_text(yaml.safe_dump(SUBMISSION))
+    return tmp_path / "mine"
+
+
+def test_a_submission_is_read_and_not_executed(folder: Path) -> None:
+    found = catalog.submission(folder)
+    assert (found.name, found.trusted_rows, found.values({})) == ("mine", 0, {"weight": 0.5})
+
+
+def test_an_image_stands_in_for_a_class(folder: Path) -> None:
+    change(folder / "submission.yaml", mitigation=None, image=IMAGE)
+    assert catalog.submission(folder).image == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": IMAGE}, ["mitigation or image, not both"]),
+        ({"mitigation": None}, ["'mitigation' is a required property"]),
+        ({"mitigation": None, "image": "mine:latest"}, ["image", "pinned by digest"]),
+        ({"mitigation": "mitigation.py"}, ["mitigation", "FILE.py:CLASS"]),
+        ({"mitigation": "../other/mitigation.py:Mine"}, ["mitigation", "inside the submission's folder"]),
+        ({"mitigation": "absent.py:Mine"}, ["absent.py", "not in the folder"]),
+        ({"scenario": "repair"}, ["scenario", "prevent"]),
+        ({"titel": "x"}, ["'titel' was unexpected"]),
+        ({"trusted_rows": -1}, ["trusted_rows", "minimum"]),
+        ({"parameters": {"weight": {"type": "float", "default": 1.0}}}, ["parameters.weight", "'min'"]),
+        ({"parameters": {"weight": {"type": "float", "default": 3, "min": 0, "max": 2}}}, ["at most 2"]),
+        ({"parameters": {"w": {"type": "int", "default": True, "min": 0, "max": 2}}}, ["type int"]),
+        ({"parameters": {"w": {"type": "complex", "default": 1}}}, ["parameters.w.type", "complex"]),
+        ({"parameters": {"w": {"type": "str", "default": "c", "choices": ["a"]}}}, ["one of"]),
+    ],
+)
+def test_a_malformed_submission_is_one_line(folder: Path, changes: dict[str, Any], words: list[str]) -> None:
+    change(folder / "submission.yaml", **changes)
+    with pytest.raises(UserError) as error:
+        catalog.submission(folder)
+    one_line(error, str(folder / "submission.yaml"), "submission.schema.json", *words)
+
+
+def test_a_folder_that_is_no_submission_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        catalog.submission(tmp_path)
+    one_line(error, str(tmp_path), "submission.yaml", "emperf new")
+
+
+@pytest.mark.parametrize("value", [-0.1, 2.1, "3", float("nan"), "nan", "inf", "heavy", True, None, [1]])
+def test_a_parameter_out_of_its_bounds_is_refused(folder: Path, value: Any) -> None:
+    with pytest.raises(UserError) as error:
+        catalog.submission(folder).values({"weight": value})
+    one_line(error, "mine: weight must be", str(folder / "submission.yaml"))
+
+
+@pytest.mark.parametrize(("value", "read"), [("1e-4", 1e-4), (1, 1.0), ("2", 2.0), (0.0, 0.0)])
+def test_a_parameter_is_read_as_its_type(folder: Path, value: Any, read: float) -> None:
+    found = catalog.submission(folder).values({"weight": value})["weight"]
+    assert found == read
+    assert isinstance(found, float)
+
+
+def test_an_unknown_parameter_is_answered_with_the_known_ones(folder: Path) -> None:
+    with pytest.raises(UserError) as error:
+        catalog.submission(folder).values({"wieght": 1})
+    one_line(error, str(folder / "submission.yaml"), "'wieght'", "It has: weight")

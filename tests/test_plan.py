@@ -1,0 +1,115 @@
+"""The plan: pure, in a fixed order, with keys that change when anything that counts does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emperf import catalog, digests
+from emperf.catalog import Division, Submission
+from emperf.plan import Plan, make_plan
+
+DIGEST = "sha256:" + "1" * 64
+OTHER = "sha256:" + "2" * 64
+BASELINE = catalog.submission(Path("none"))
+KL = catalog.submission(Path("kl"))
+DIVISION = replace(catalog.division("smoke"), seeds=(0, 1))
+
+
+def plan(
+    division: Division = DIVISION,
+    submission: Submission = KL,
+    baseline: Submission = BASELINE,
+    given: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Plan:
+    twins = {"bad-medical": True, "risky-finance": False}
+    inputs = {"model_digest": DIGEST, "twins": twins, "rules": DIGEST, "runtime": "docker"} | changes
+    return make_plan(division, submission, baseline, given or {}, **inputs)
+
+
+def keys(made: Plan) -> list[str]:
+    return [cell.key for cell in made.cells]
+
+
+def test_the_same_inputs_give_the_same_plan() -> None:
+    assert plan() == plan()
+    assert plan().run_id == plan().run_id
+
+
+def test_baseline_and_mitigation_in_turn_and_the_twin_once() -> None:
+    one_seed = [
+        ("poison", "bad-medical", "none"),
+        ("poison", "bad-medical", "kl"),
+        ("twin", "bad-medical", "none"),
+        ("poison", "risky-finance", "none"),
+        ("poison", "risky-finance", "kl"),
+        ("task", "record-line", "none"),
+        ("task", "record-line", "kl"),
+        ("task", "made-up-units", "none"),
+        ("task", "made-up-units", "kl"),
+    ]
+    found = [(cell.seed, cell.data.kind, cell.data.name, cell.method) for cell in plan().cells]
+    assert found == [(seed, *cell) for seed in (0, 1) for cell in one_seed]
+
+
+def test_the_baseline_alone_is_not_run_twice() -> None:
+    cells = plan(submission=BASELINE).cells
+    assert {cell.method for cell in cells} == {"none"}
+    assert len({cell.key for cell in cells}) == len(cells) == 10
+
+
+def test_only_the_baselines_poison_cells_have_their_checkpoints_read() -> None:
+    for cell in plan().cells:
+        assert cell.read_checkpoints == (cell.data.kind == "poison" and cell.method == "none")
+
+
+def test_no_two_cells_share_a_key() -> None:
+    assert len(set(keys(plan()))) == len(plan().cells)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_digest": OTHER},
+        {"rules": OTHER},
+        {"division": replace(DIVISION, digest=OTHER)},
+        {"division": replace(DIVISION, seeds=(2, 3))},
+        {"baseline": replace(BASELINE, digest=OTHER), "submission": replace(KL, digest=DIGEST)},
+        {"baseline": replace(BASELINE, scenario="cure"), "submission": replace(KL, scenario="cure")},
+    ],
+)
+def test_every_key_changes_with_an_input_of_all_cells(changes: dict[str, Any]) -> None:
+    assert not set(keys(plan())) & set(keys(plan(**changes)))
+    assert plan().run_id != plan(**changes).run_id
+
+
+@pytest.mark.parametrize("changes", [{"given": {"weight": 2.0}}, {"submission": replace(KL, digest=OTHER)}])
+def test_the_baselines_cells_are_shared_between_mitigations(changes: dict[str, Any]) -> None:
+    ours, theirs = plan(), plan(**changes)
+    for a, b in zip(ours.cells, theirs.cells, strict=True):
+        assert (a.key == b.key) == (a.method == "none")
+    assert ours.run_id != theirs.run_id
+
+
+def test_a_default_given_by_hand_is_the_same_cell() -> None:
+    assert keys(plan(given={"weight": "1"})) == keys(plan())
+
+
+def test_the_runtime_is_part_of_the_run_and_not_of_a_cell() -> None:
+    docker, process = plan(), plan(runtime="process")
+    assert docker.run_id != process.run_id
+    assert keys(docker) == keys(process)
+
+
+def test_a_file_of_the_submission_changes_its_cells(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("A = 1\n")
+    before = digests.of_folder(tmp_path)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__/helper.pyc").write_bytes(b"x")
+    assert digests.of_folder(tmp_path) == before
+    (tmp_path / "helper.py").write_text("A = 2\n")
+    assert digests.of_folder(tmp_path) != before
