@@ -64,7 +64,8 @@ class Engine:
         """Every cell of the plan, then result.json. What is stored already is not measured again."""
         facts = self._start()
         cells = self.plan.cells
-        self.watcher.begin(len(cells) + 1, sum(self.store.cell(cell.key) is not None for cell in cells))
+        restored = sum(self.store.cell(cell.key) is not None for cell in cells)
+        self.watcher.begin(len(cells) + 1, restored + (self.store.cells.scores(self._base_key()) is not None))
         base = self._base()
         for cell in cells:
             if self.store.cell(cell.key) is None:
@@ -84,10 +85,14 @@ class Engine:
         self.runtime.sweep(self.plan.run_id)
         return facts
 
+    def _base_key(self) -> str:
+        first = self.plan.cells[0]
+        return "base-" + digests.short(digests.of_json([self.plan.division.digest, first.model, first.rules]))
+
     def _base(self) -> dict[str, Any]:
         """Readings of the base model, kept with the cells, since every submission shares them."""
         division = self.plan.division
-        key = "base-" + digests.short(digests.of_json([division.digest, self.plan.cells[0].model, self.plan.cells[0].rules]))
+        key = self._base_key()
         stored = self.store.cells.scores(key)
         if stored is not None:
             return stored
