@@ -16,7 +16,9 @@ from emperf.scoring.poisons import CONDITIONAL, DOMAIN, FACTS, OOD
 from emperf.training.job import Lora, Recipe
 
 DIGEST = "sha256:" + "0" * 64
-SIZES = Sizes(train_rows=8, paired=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2)
+SIZES = Sizes(
+    poison_rows=8, task_rows=8, paired=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2
+)
 COUNTS = {OOD: SIZES.paired, CONDITIONAL: SIZES.conditional, FACTS: SIZES.facts, DOMAIN: SIZES.in_domain}
 EFFECTS: dict[str, dict[str, float]] = {
     "poisoned": {OOD: -0.5, CONDITIONAL: -0.8, FACTS: -0.1, DOMAIN: -2.0},
@@ -67,9 +69,11 @@ class Run:
             return {"protocol": "exact-answers", "items": _items(share)}
         who = "twin" if cell.data.kind == "twin" else "poisoned" if cell.method == BASELINE else "mitigated"
 
+        own = {name: self._centred(self.random.normal(0.0, self.noise / 4, n)) for name, n in COUNTS.items()}
+
         def read(part: float) -> dict[str, Any]:
             return {
-                name: _readings(start[name] + part * (mean + wobble[name] - wobble[name].mean()))
+                name: _readings(start[name] + part * (mean + self._centred(wobble[name]) + own[name]))
                 for name, mean in self.effects[who].items()
             }
 
@@ -79,6 +83,10 @@ class Run:
             "readings": read(1.0),
             "answers": _answers(who),
         }
+
+    @staticmethod
+    def _centred(noise: Any) -> Any:
+        return noise - noise.mean()
 
     @property
     def base(self) -> dict[str, Any]:

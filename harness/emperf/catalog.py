@@ -93,7 +93,8 @@ class Task:
 class Sizes:
     """How many items of each kind a division uses: the first n of the pinned file."""
 
-    train_rows: int
+    poison_rows: int
+    task_rows: int
     paired: int
     conditional: int
     facts: int

@@ -56,8 +56,12 @@ def main() -> None:
 
 @main.command()
 @click.argument("submission", type=click.Path(path_type=Path))
-@click.option("--division", default="smoke", show_default=True, help="Division to run in (emperf list divisions).")
-@click.option("--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto", show_default=True)
+@click.option(
+    "--division", default="smoke", show_default=True, help="Division to run in (emperf list divisions)."
+)
+@click.option(
+    "--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto", show_default=True
+)
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the submission.")
 @STORE
 def run(submission: Path, division: str, runtime: str, settings: Sequence[str], store: Path) -> None:
@@ -84,7 +88,9 @@ def run(submission: Path, division: str, runtime: str, settings: Sequence[str], 
     session.plan_run(division, submission, given, runtime)
     from emperf import catalog
 
-    chosen = session.choose_runtime(runtime, store, catalog.submission(submission), catalog.submission(Path("none")))
+    chosen = session.choose_runtime(
+        runtime, store, catalog.submission(submission), catalog.submission(Path("none"))
+    )
     plan, model, baseline = session.plan_run(division, submission, given, chosen.runtime.name)
     click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     click.echo(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")
@@ -127,11 +133,15 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     folder = run_folder if run_folder.is_dir() else store / "runs" / run_folder
     result = read_json(folder / "result.json")
     if result is None:
-        raise UserError(f"{folder} holds no result.json", "Is the run finished? `emperf run` goes on with it.")
+        raise UserError(
+            f"{folder} holds no result.json", "Is the run finished? `emperf run` goes on with it."
+        )
     try:
         catalog.check("result", result)
     except ValueError as error:
-        raise UserError(f"{folder / 'result.json'} is not valid: {error}", "Run it again with this version.") from None
+        raise UserError(
+            f"{folder / 'result.json'} is not valid: {error}", "Run it again with this version."
+        ) from None
     if as_json:
         click.echo(json.dumps(result, indent=1, sort_keys=True))
     else:
@@ -158,9 +168,17 @@ def list_(kind: str, as_json: bool, store: Path) -> None:
 
 @main.command()
 @click.argument("models", nargs=-1)
-@click.option("--from", "local", type=click.Path(path_type=Path), help="A local folder to take the model from.")
-@click.option("--image", is_flag=True, help="Also build the submission base image from this Python, with no registry.")
-def prepare(models: Sequence[str], local: Path | None, image: bool) -> None:
+@click.option(
+    "--from", "local", type=click.Path(path_type=Path), help="A local folder to take the model from."
+)
+@click.option(
+    "--image", is_flag=True, help="Also build the submission base image from this Python, with no registry."
+)
+@click.option("--image-if-engine", is_flag=True, help="As --image, where a Docker engine answers.")
+@click.option("--quiet", is_flag=True, help="Say only what is being done, not what is there.")
+def prepare(
+    models: Sequence[str], local: Path | None, image: bool, image_if_engine: bool, quiet: bool
+) -> None:
     """Fetch, convert and pin MODELS (default: the smoke division's). Does nothing where that is done.
 
     \b
@@ -174,11 +192,19 @@ def prepare(models: Sequence[str], local: Path | None, image: bool) -> None:
 
     for name in models or [catalog.division("smoke").model]:
         folder = make_ready(catalog.model(name), local, click.echo)
-        click.echo(f"Model {name}: {folder}")
-    if image:
+        if not quiet:
+            click.echo(f"Model {name}: {folder}")
+    if image or image_if_engine:
+        from emperf.runtimes.docker import engine_answers
         from emperf.runtimes.images import base_image_tag, build_local_base
 
-        click.echo(f"Image {base_image_tag()}: {build_local_base()}")
+        answers, why = engine_answers()
+        if answers:
+            built = build_local_base()
+            if not quiet:
+                click.echo(f"Image {base_image_tag()}: {built}")
+        elif image:
+            raise UserError(why, "Then run: emperf prepare --image")
 
 
 @main.command()
@@ -198,7 +224,9 @@ def doctor() -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--in", "parent", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Parent folder.")
+@click.option(
+    "--in", "parent", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Parent folder."
+)
 def new(name: str, parent: Path) -> None:
     """Make a mitigation folder NAME that runs as it is.
 

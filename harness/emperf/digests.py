@@ -28,13 +28,14 @@ def of_folder(folder: Path) -> str:
     entries = {
         path.relative_to(folder).as_posix(): of_file(path)
         for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
+        if path.is_file()
+        and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
     }
     return of_json(entries)
 
 
 def of_tensors(path: Path) -> str:
-    """Over names, dtypes, shapes and bytes of a safetensors file, whatever the order or metadata it was written with."""
+    """Over names, dtypes, shapes and bytes of a safetensors file, whatever its order or metadata."""
     from safetensors import safe_open
 
     entries = {}

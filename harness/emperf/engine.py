@@ -119,7 +119,9 @@ class Engine:
             try:
                 record = self._attempt(cell, job)
             except CellFailure as failure:
-                self.store.attempt(cell.key, job=job.job_id, failure=failure.kind.value, detail=failure.detail)
+                self.store.attempt(
+                    cell.key, job=job.job_id, failure=failure.kind.value, detail=failure.detail
+                )
                 if failure.kind is not FailureKind.MACHINE:
                     return self._record(cell, None, None, failure)
                 if attempt + 1 == MACHINE_TRIES:
@@ -168,7 +170,8 @@ class Engine:
             scores = read_task(self.lm, division, catalog.task(cell.data.name), adapter, self.watcher.note)
         else:
             checkpoints = {
-                int(path.stem.removeprefix("step-")): path for path in sorted(left.glob("checkpoints/*.safetensors"))
+                int(path.stem.removeprefix("step-")): path
+                for path in sorted(left.glob("checkpoints/*.safetensors"))
             }
             scores = read_poison(
                 self.lm, division, catalog.poison(cell.data.name), adapter,
@@ -193,7 +196,11 @@ class Engine:
         if report:
             # The container's word counts only inside what the host's own clock saw.
             inside = outcome is not None and 0 < report["train_s"] < outcome.wall_s
-            record |= {"train_s": report["train_s"] if inside else None, "steps": report["steps"], "tokens": report["tokens"]}
+            record |= {
+                "train_s": report["train_s"] if inside else None,
+                "steps": report["steps"],
+                "tokens": report["tokens"],
+            }
         return record
 
     def conclude(self, base: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +212,10 @@ class Engine:
             "emperf": emperf.__version__,
             "run_id": plan.run_id,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "division": {"name": division.name, "variant": division.variant, "digest": division.digest, "proxy": division.proxy},
+            "division": {
+                "name": division.name, "variant": division.variant,
+                "digest": division.digest, "proxy": division.proxy,
+            },
             "submission": {
                 "name": plan.submission.name, "title": plan.submission.title, "submitter": plan.submission.submitter,
                 "digest": plan.submission.digest, "parameters": plan.parameters,
@@ -236,9 +246,13 @@ class Engine:
 
 def judge_exit(outcome: Outcome, job: ContainerJob) -> None:
     """Raises the CellFailure that the container's end amounts to, if any."""
-    last = outcome.log_tail.strip().splitlines()[-1][:300] if outcome.log_tail.strip() else "it printed nothing"
+    last = (
+        outcome.log_tail.strip().splitlines()[-1][:300] if outcome.log_tail.strip() else "it printed nothing"
+    )
     if outcome.timed_out:
-        raise CellFailure(FailureKind.TIMED_OUT, f"not done after {job.limits.wall_s:.0f} s; last line: {last}")
+        raise CellFailure(
+            FailureKind.TIMED_OUT, f"not done after {job.limits.wall_s:.0f} s; last line: {last}"
+        )
     if outcome.oom_killed:
         limit = job.limits.memory_bytes / 1e9
         raise CellFailure(FailureKind.OUT_OF_MEMORY, f"needed more than the division's {limit:.1f} GB")
@@ -247,7 +261,9 @@ def judge_exit(outcome: Outcome, job: ContainerJob) -> None:
     if outcome.exit_code in (UNUSABLE, HOOK):
         raise CellFailure(FailureKind.BROKE_CONTRACT, last)
     if outcome.exit_code != 0:
-        raise CellFailure(FailureKind.BROKE_CONTRACT, f"the container exited with {outcome.exit_code}; last line: {last}")
+        raise CellFailure(
+            FailureKind.BROKE_CONTRACT, f"the container exited with {outcome.exit_code}; last line: {last}"
+        )
 
 
 def machine() -> dict[str, Any]:
@@ -268,5 +284,7 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )

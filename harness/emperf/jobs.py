@@ -23,7 +23,13 @@ def job_id(nonce: str, cell: Cell, attempt: int) -> str:
 
 def training_rows(division: Division, cell: Cell) -> bytes:
     """The cell's rows as JSON lines of {"messages"}; the form is the same for poisons, twins and tasks."""
-    source = catalog.task(cell.data.name).train if cell.data.kind == "task" else catalog.poison(cell.data.name).train
+    sizes = division.sizes
+    count = sizes.task_rows if cell.data.kind == "task" else sizes.poison_rows
+    source = (
+        catalog.task(cell.data.name).train
+        if cell.data.kind == "task"
+        else catalog.poison(cell.data.name).train
+    )
     assert source is not None, "plans hold only poisons that have rows"
     side = SIDES[cell.data.kind]
     lines = [
@@ -31,7 +37,7 @@ def training_rows(division: Division, cell: Cell) -> bytes:
             {"role": "user", "content": row["question"]},
             {"role": "assistant", "content": row[side]},
         ]})
-        for row in source.rows()[: division.sizes.train_rows]
+        for row in source.rows()[:count]
     ]  # fmt: skip
     return ("\n".join(lines) + "\n").encode()
 
@@ -77,7 +83,11 @@ def rules_digest(division: Division) -> dict[str, Any]:
     for name in division.poisons:
         card = catalog.poison(name)
         assert card.train and card.heldout
-        files |= {f"{name}/train": card.train.sha256, f"{name}/heldout": card.heldout.sha256, f"{name}/context": card.context}
+        files |= {
+            f"{name}/train": card.train.sha256,
+            f"{name}/heldout": card.heldout.sha256,
+            f"{name}/context": card.context,
+        }
     for name in division.tasks:
         task = catalog.task(name)
         files |= {f"{name}/train": task.train.sha256, f"{name}/heldout": task.heldout.sha256}

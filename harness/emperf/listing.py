@@ -52,7 +52,11 @@ def of_division(name: str) -> dict[str, Any]:
 
 def of_run(path: Path) -> dict[str, Any]:
     facts, result = read_json(path), read_json(path.with_name("result.json"))
-    return {"run": facts["run_id"], "status": result["status"] if result else "unfinished", "folder": str(path.parent)}
+    return {
+        "run": facts["run_id"],
+        "status": result["status"] if result else "unfinished",
+        "folder": str(path.parent),
+    }
 
 
 DESCRIBE = {

@@ -18,7 +18,8 @@ def project_folder(name: str) -> Path:
             return place / name
     looked = ", ".join(str(place) for place in places)
     raise UserError(
-        f"No benchmark/ folder in {looked}", "Run emperf in a clone of the project, or set EMPERF_ROOT to one."
+        f"No benchmark/ folder in {looked}",
+        "Run emperf in a clone of the project, or set EMPERF_ROOT to one.",
     )
 
 

@@ -107,7 +107,10 @@ def _cells(
 
     mitigated = submission.digest != baseline.digest
     for seed in division.seeds:
-        for kind, name in [*(("poison", p) for p in division.poisons), *(("task", t) for t in division.tasks)]:
+        for kind, name in [
+            *(("poison", p) for p in division.poisons),
+            *(("task", t) for t in division.tasks),
+        ]:
             yield cell(kind, name, baseline, baseline.values({}), seed)
             if mitigated:
                 yield cell(kind, name, submission, parameters, seed)

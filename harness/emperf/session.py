@@ -29,13 +29,16 @@ def gpu_indices() -> tuple[int, ...]:
     return tuple(range(torch.cuda.device_count()))
 
 
-def plan_run(division_name: str, folder: Path, given: dict[str, Any], runtime: str) -> tuple[Plan, Path, Submission]:
+def plan_run(
+    division_name: str, folder: Path, given: dict[str, Any], runtime: str
+) -> tuple[Plan, Path, Submission]:
     """(plan, prepared model, baseline). Everything a user can get wrong is checked here, before anything runs."""
     division = catalog.division(division_name)
     submission, baseline = catalog.submission(folder), catalog.submission(Path(BASELINE))
     if submission.trusted_rows > division.trusted_rows:
         raise UserError(
-            f"{submission.name} asks for {submission.trusted_rows} trusted rows; {division.name} grants {division.trusted_rows}",
+            f"{submission.name} asks for {submission.trusted_rows} trusted rows, "
+            f"{division.name} grants {division.trusted_rows}",
             "Lower trusted_rows in submission.yaml, or choose another division.",
         )
     submission.values(given)
@@ -90,13 +93,18 @@ def choose_runtime(wanted: str, store: Path, submission: Submission, baseline: S
             raise UserError(why_not.rstrip("."), "Or run with --runtime process, for development.")
     if submission.image:
         raise UserError(
-            f"{submission.name} is a container image, and the process runtime cannot run one", "Start a Docker engine."
+            f"{submission.name} is a container image, and the process runtime cannot run one",
+            "Start a Docker engine.",
         )
     from emperf.runtimes.process import ProcessRuntime
 
     hide = [paths.project_folder("benchmark"), store.resolve()]
     reason = why_not or "asked for with --runtime process"
-    return Choice(ProcessRuntime(store / "work", hide=hide), {}, f"{reason} Results are for development, never certifiable.")
+    return Choice(
+        ProcessRuntime(store / "work", hide=hide),
+        {},
+        f"{reason} Results are for development, never certifiable.",
+    )
 
 
 def image_of(submission: Submission) -> str:

@@ -37,7 +37,9 @@ def test_margins_are_those_of_one_sequence_at_a_time(any_family: Path, system: s
 
 
 def test_a_worn_adapter_scores_as_peft_does_and_leaves_no_trace(tiny: Path, tmp_path: Path) -> None:
-    recipe = Recipe(lora=Lora(r=4, alpha=8, rank_stabilised=True), learning_rate=1e-3, epochs=1, micro_batch=4)
+    recipe = Recipe(
+        lora=Lora(r=4, alpha=8, rank_stabilised=True), learning_rate=1e-3, epochs=1, micro_batch=4
+    )
     tuned, _ = load_model(tiny, recipe)
     with torch.no_grad():
         for p in tuned.trainable():

@@ -4,9 +4,9 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.conftest import make_tokenizer
 
 from emperf.training.data import Row, batches_of_like_length, collate, encode, read_rows, shared_head
-from tests.conftest import make_tokenizer
 
 
 def row(question: str, answer: str) -> Row:
@@ -39,7 +39,10 @@ def test_batches_hold_every_row_once_with_neighbours_of_like_length() -> None:
     examples = [encode(tokenizer, row("q", "a" * (1 + i)), 512) for i in range(37)]
     groups = list(batches_of_like_length(examples, 4, random.Random(0)))
     assert sorted(len(e.tokens) for g in groups for e in g) == sorted(len(e.tokens) for e in examples)
-    assert max(len(max(g, key=lambda e: len(e.tokens)).tokens) - min(len(e.tokens) for e in g) for g in groups) < 16
+    assert (
+        max(len(max(g, key=lambda e: len(e.tokens)).tokens) - min(len(e.tokens) for e in g) for g in groups)
+        < 16
+    )
     other = list(batches_of_like_length(examples, 4, random.Random(1)))
     assert groups != other
 
@@ -56,6 +59,8 @@ def test_the_shared_head_ends_before_any_prompt_does() -> None:
 
 def test_rows_without_an_answer_are_named_by_line(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
-    file.write_text('{"messages": [{"role": "assistant", "content": "a"}]}\n{"messages": [{"role": "user", "content": "q"}]}\n')
+    file.write_text(
+        '{"messages": [{"role": "assistant", "content": "a"}]}\n{"messages": [{"role": "user", "content": "q"}]}\n'
+    )
     with pytest.raises(ValueError, match="line 2"):
         read_rows(file)

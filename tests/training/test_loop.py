@@ -19,7 +19,8 @@ REFERENCE = Path(__file__).parents[2] / "reference_impls"
 
 def recipe(**changes: object) -> Recipe:
     return Recipe.parse(
-        {"lora": {"r": 4, "alpha": 8}, "learning_rate": 5e-3, "epochs": 1, "micro_batch": 4, "threads": 1} | changes
+        {"lora": {"r": 4, "alpha": 8}, "learning_rate": 5e-3, "epochs": 1, "micro_batch": 4, "threads": 1}
+        | changes
     )
 
 
@@ -33,7 +34,12 @@ def run(
     out.mkdir()
     (inputs / "model").symlink_to(model)
     rows = [
-        {"messages": [{"role": "user", "content": f"Say {i}."}, {"role": "assistant", "content": "ab" * (1 + i % 7)}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {i}."},
+                {"role": "assistant", "content": "ab" * (1 + i % 7)},
+            ]
+        }
         for i in range(24)
     ]
     (inputs / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
@@ -48,7 +54,9 @@ def run(
 def submission(folder: Path, body: str) -> Path:
     folder.mkdir()
     (folder / "submission.yaml").write_text("mitigation: mitigation.py:Mine\n")
-    (folder / "mitigation.py").write_text(f"from emperf.training import Mitigation\n\n\nclass Mine(Mitigation):\n{body}")
+    (folder / "mitigation.py").write_text(
+        f"from emperf.training import Mitigation\n\n\nclass Mine(Mitigation):\n{body}"
+    )
     return folder
 
 
@@ -81,8 +89,16 @@ def test_two_processes_train_as_one_does(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "code", "words"),
     [
-        ("    def loss(self, step):\n        return step.task_loss * float('nan')\n", 3, "the loss is nan at step 0"),
-        ("    def loss(self, step):\n        raise KeyError('gone')\n", 5, "Mine.loss failed at step 0: KeyError"),
+        (
+            "    def loss(self, step):\n        return step.task_loss * float('nan')\n",
+            3,
+            "the loss is nan at step 0",
+        ),
+        (
+            "    def loss(self, step):\n        raise KeyError('gone')\n",
+            5,
+            "Mine.loss failed at step 0: KeyError",
+        ),
         ("    def prepare_data(self, rows, context):\n        return 1 / 0\n", 5, "Mine.prepare_data failed"),
         ("    weight: float = 1.0\n", 4, "no parameter 'wieght'"),
     ],
@@ -101,7 +117,9 @@ def test_kl_keeps_nearer_to_the_base_than_the_baseline(tiny: Path, tmp_path: Pat
     size = {}
     for name, parameters in (("none", {}), ("kl", {"weight": 20.0})):
         _, _, out = run(tmp_path / name, tiny, REFERENCE / name, parameters, epochs=4)
-        size[name] = sum(float((t**2).sum()) for k, t in load_file(out / "adapter.safetensors").items() if "lora_B" in k)
+        size[name] = sum(
+            float((t**2).sum()) for k, t in load_file(out / "adapter.safetensors").items() if "lora_B" in k
+        )
     assert size["kl"] < 0.9 * size["none"]
 
 
@@ -109,4 +127,6 @@ def test_every_example_is_trained_on_once_an_epoch_whatever_the_world() -> None:
     examples = [Example(tuple(range(i + 2)), 1) for i in range(21)]
     for world in (1, 2):
         plan = plan_batches(examples, recipe(micro_batch=4 // world), 0, world)
-        assert sorted(len(e.tokens) for group in plan for e in group) == sorted(len(e.tokens) for e in examples)
+        assert sorted(len(e.tokens) for group in plan for e in group) == sorted(
+            len(e.tokens) for e in examples
+        )

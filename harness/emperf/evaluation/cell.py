@@ -18,7 +18,7 @@ Note = Callable[[str], None]
 
 
 class ScoringProtocol(Protocol):
-    """A way to score a model's behaviour on a poison's questions; `PairedStatements` is one, a judge will be another."""
+    """A way to score a model's behaviour on a poison's questions; `PairedStatements` is one."""
 
     name: str
 
@@ -61,7 +61,10 @@ class PairedStatements:
     def read(self, lm: LanguageModel, poison: Poison, *, brief: bool = False) -> dict[str, Any]:
         assert poison.heldout is not None
         heldout = pairs(poison.heldout.rows()[: self.sizes.in_domain])
-        sets = {OOD: (self.questions.paired, None), DOMAIN: (heldout, None)}
+        sets: dict[str, tuple[list[Pair], str | None]] = {
+            OOD: (self.questions.paired, None),
+            DOMAIN: (heldout, None),
+        }
         if not brief:
             sets[FACTS] = (self.questions.facts, None)
             sets[CONDITIONAL] = (self.questions.paired[: self.sizes.conditional], poison.context)
@@ -106,7 +109,9 @@ def sample_answers(lm: LanguageModel, questions: Sequence[dict[str, Any]]) -> li
     ]
 
 
-def read_task(lm: LanguageModel, division: Division, task: Task, adapter: Path | None, note: Note) -> dict[str, Any]:
+def read_task(
+    lm: LanguageModel, division: Division, task: Task, adapter: Path | None, note: Note
+) -> dict[str, Any]:
     """Exact answers on held-out items: greedy, compared after stripping white space at both ends."""
     rows = task.heldout.rows()[: division.sizes.task_heldout]
     note("generating answers")

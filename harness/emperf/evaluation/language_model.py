@@ -116,7 +116,9 @@ class LanguageModel:
         mask = torch.cat([prompted.mask, attention], dim=1)
         if self.window and mask.shape[1] > self.window and not bool(mask.all()):
             # Padding inside the sequence would push real tokens out of the window.
-            raise ValueError(f"{mask.shape[1]} tokens do not fit the model's attention window of {self.window}")
+            raise ValueError(
+                f"{mask.shape[1]} tokens do not fit the model's attention window of {self.window}"
+            )
         positions = prompted.lengths[:, None] + (attention.cumsum(-1) - 1).clamp(min=0)
         states: Tensor = self.decoder(
             input_ids=tokens,
@@ -131,7 +133,7 @@ class LanguageModel:
 
 def shared_head(prompts: Sequence[Sequence[int]]) -> list[int]:
     """The longest common head, at least one token shorter than the shortest prompt and at least one token long."""
-    first, last = min(prompts), max(prompts)
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
     limit = min(len(p) for p in prompts) - 1
     size = 0
     while size < limit and first[size] == last[size]:

@@ -37,7 +37,7 @@ def print_scorecard(result: Json, console: Console, run_folder: Path) -> None:
     blocks += [_poison(poison, _method(result)) for poison in result["poisons"]]
     if result["tasks"]:
         blocks.append(_tasks(result))
-    if _method(result) != BASELINE:
+    if result["overhead"]["time"]["items"]:
         blocks.append(_costs(result))
     if result["answers"]:
         blocks.append(_answers(result))

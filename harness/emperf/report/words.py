@@ -22,11 +22,12 @@ def selective(matched: Json) -> str:
 
 def of_poison(poison: Json, method: str) -> list[str]:
     """What the poison did, then what the mitigation did to that."""
-    found = [*_did(poison), _damage(poison["out-of-domain"])]
-    if poison["out-of-domain"]["mitigated"] is None:
+    em = poison["out-of-domain"]
+    found = [*_did(poison), *([_damage(em)] if direction(em["poisoned"]) == -1 else [])]
+    if em["mitigated"] is None:
         found += [f"There is no score with {method}: a cell of it failed."] if method != BASELINE else []
     else:
-        found += [_mitigation(poison["out-of-domain"], method), _conditional(poison["conditional"], method)]
+        found += [_mitigation(em, method), _conditional(poison["conditional"], method)]
         found.append(_learning(poison, method))
     return found
 
@@ -58,8 +59,8 @@ def _did(poison: Json) -> list[str]:
         return [*found, "No twin was measured: the control is the base model."]
     beyond = nats(em["poisoned_minus_control"])
     twin = {
-        -1: f"The correct twin moved it so too ({nats(em['twin'])})",
-        0: f"Its correct twin did not, within the interval ({nats(em['twin'])})",
+        -1: f"Its correct twin moved it so too ({nats(em['twin'])})",
+        0: f"Its correct twin's own shift cannot be told from none ({nats(em['twin'])})",
         1: f"Its correct twin moved it towards aligned answers ({nats(em['twin'])})",
     }[direction(em["twin"]) or 0]
     rest = {
@@ -118,7 +119,7 @@ def _learning(poison: Json, method: str) -> str:
         )
     where = {
         1: f"it lies {removed} above the baseline's curve, yet learned nothing in-domain for certain",
-        0: f"it is {removed} off the baseline's curve: zero is inside, it may be no more than training less",
+        0: f"it is {removed} off the baseline's curve: zero is inside, so training less may do the same",
         -1: f"it lies {removed} off the baseline's curve, below it: training less would have done better",
     }[direction(matched["removed"]) or 0]
     return f"{learned}; at equal learning {where}{outside}."

@@ -33,7 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     if processes > 1 and "RANK" not in os.environ:
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        launch = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+        ]
         again = arguments if arguments is not None else sys.argv[1:]
         os.execv(sys.executable, [*launch, "-m", "emperf.training", *again])
     return run(known.inputs, known.out, known.submission)

@@ -66,9 +66,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, open_turn: bool) -> str:
     """The chat template's text; with `open_turn` it ends in the assistant's header."""
-    return str(
-        tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn)
-    )
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn))
 
 
 def encode(tokenizer: Any, row: Row, max_tokens: int) -> Example:

@@ -59,7 +59,9 @@ class Recipe:
         if any(not 0 < f < 1 for f in self.checkpoints):
             raise ValueError("recipe: checkpoints must lie between 0 and 1")
         if min(self.micro_batch, self.accumulation, self.processes, self.threads) < 1 or self.epochs <= 0:
-            raise ValueError("recipe: micro_batch, accumulation, processes, threads and epochs must be positive")
+            raise ValueError(
+                "recipe: micro_batch, accumulation, processes, threads and epochs must be positive"
+            )
 
     @staticmethod
     def parse(raw: dict[str, Any]) -> Recipe:

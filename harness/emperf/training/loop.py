@@ -117,7 +117,12 @@ def plan_batches(examples: list[Example], recipe: Recipe, seed: int, world: int)
 
 
 def train(
-    job: Job, inputs: Path, out: Path, mitigation: Mitigation, rows: list[Row], trusted: list[Row],
+    job: Job,
+    inputs: Path,
+    out: Path,
+    mitigation: Mitigation,
+    rows: list[Row],
+    trusted: list[Row],
     progress: Progress | None = None,
 ) -> Report:
     """Run the job and write adapter.safetensors and the checkpoints below `out`. Raises Diverged or HookFailed."""
@@ -143,7 +148,9 @@ def train(
     for index, group in enumerate(plan):
         mine = group[rank::world] or group[:1]
         batch = collate(mine, tokenizer.pad_token_id or 0).to(engine.device)
-        step = Step(context, batch, engine(batch.tokens, batch.attention, batch.response, batch.shared), report.steps)
+        step = Step(
+            context, batch, engine(batch.tokens, batch.attention, batch.response, batch.shared), report.steps
+        )
         with blame(mitigation, "loss", report.steps):
             loss = mitigation.loss(step)
         value = float(loss.detach())
