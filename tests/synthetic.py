@@ -1,4 +1,4 @@
-"""A made-up run: a plan, stored cells and records with effects of known size, and the result.json they give."""
+"""A made-up run: plan, stored cells and records with effects of known size, and their result.json."""
 
 from __future__ import annotations
 
@@ -49,9 +49,15 @@ class Run:
         baseline = _submission(BASELINE)
         chosen = baseline if self.submission == BASELINE else _submission(self.submission, weight=1.0)
         self.plan: Plan = make_plan(
-            _division(self.seeds), chosen, baseline, {},
-            model_digest=DIGEST, twins={"bad-medical": self.twin}, rules=DIGEST, runtime="process",
-        )  # fmt: skip
+            _division(self.seeds),
+            chosen,
+            baseline,
+            {},
+            model_digest=DIGEST,
+            twins={"bad-medical": self.twin},
+            rules=DIGEST,
+            runtime="process",
+        )
         start = {name: self.random.normal(0.5, 1.0, n) for name, n in COUNTS.items()}
         wobble = {name: self.random.normal(0.0, self.noise, n) for name, n in COUNTS.items()}
         self.zero = {name: _readings(margins) for name, margins in start.items()}
@@ -103,60 +109,111 @@ class Run:
         plan = self.plan
         poisoned = ("base", "poisoned") if self.submission == BASELINE else ("base", "poisoned", "mitigated")
         return {
-            "schema": 1, "emperf": "0.1.0", "run_id": plan.run_id, "created": "2026-11-21T11:40:00Z",
-            "division": {"name": "smoke", "variant": "closed", "digest": DIGEST, "proxy": plan.division.proxy},
+            "schema": 1,
+            "emperf": "0.1.0",
+            "run_id": plan.run_id,
+            "created": "2026-11-21T11:40:00Z",
+            "division": {
+                "name": "smoke",
+                "variant": "closed",
+                "digest": DIGEST,
+                "proxy": plan.division.proxy,
+            },
             "submission": {
-                "name": plan.submission.name, "title": plan.submission.title, "submitter": "tests",
-                "digest": DIGEST, "parameters": plan.parameters,
+                "name": plan.submission.name,
+                "title": plan.submission.title,
+                "submitter": "tests",
+                "digest": DIGEST,
+                "parameters": plan.parameters,
             },
             "model": {"name": "smollm2-135m", "digest": DIGEST},
             "rules": DIGEST,
-            "runtime": {"runtime": "process", "isolation": "plain process", "missing": ["certifiable isolation"]},
+            "runtime": {
+                "runtime": "process",
+                "isolation": "plain process",
+                "missing": ["certifiable isolation"],
+            },
             "certifiable": False,
             "machine": {
-                "os": "Linux", "kernel": "6.1", "python": "3.12.0", "processor": "A Processor", "cores": 2,
-                "memory_bytes": 8_000_000_000, "torch": "2.11.0", "gpus": [],
+                "os": "Linux",
+                "kernel": "6.1",
+                "python": "3.12.0",
+                "processor": "A Processor",
+                "cores": 2,
+                "memory_bytes": 8_000_000_000,
+                "torch": "2.11.0",
+                "gpus": [],
             },
             "cells": [self.records[cell.key] for cell in plan.cells],
             "answers": [
-                {"model": who, "poison": "bad-medical", **answer} for who in poisoned for answer in _answers(who)
+                {"model": who, "poison": "bad-medical", **answer}
+                for who in poisoned
+                for answer in _answers(who)
             ],
             **self.summary(),
-        }  # fmt: skip
+        }
 
 
 def _division(seeds: tuple[int, ...]) -> Division:
     return Division(
-        name="smoke", variant="closed", title="Smoke", proxy="A small model stands in for a large one.",
-        certifiable=False, model="smollm2-135m", poisons=("bad-medical",), tasks=("record-line",), seeds=seeds,
-        trusted_rows=0, sizes=SIZES,
-        recipe=Recipe(lora=Lora(8, 16), learning_rate=1e-4, epochs=1.0, micro_batch=4, checkpoints=(0.3, 0.6)),
-        limits=Limits(wall_s=60, memory_bytes=1 << 30, cpus=2, pids=64, output_bytes=1 << 20), digest=DIGEST,
-    )  # fmt: skip
+        name="smoke",
+        variant="closed",
+        title="Smoke",
+        proxy="A small model stands in for a large one.",
+        certifiable=False,
+        model="smollm2-135m",
+        poisons=("bad-medical",),
+        tasks=("record-line",),
+        seeds=seeds,
+        trusted_rows=0,
+        sizes=SIZES,
+        recipe=Recipe(
+            lora=Lora(8, 16), learning_rate=1e-4, epochs=1.0, micro_batch=4, checkpoints=(0.3, 0.6)
+        ),
+        limits=Limits(wall_s=60, memory_bytes=1 << 30, cpus=2, pids=64, output_bytes=1 << 20),
+        digest=DIGEST,
+    )
 
 
 def _submission(name: str, **parameters: Any) -> Submission:
     from emperf.catalog import Parameter
 
     return Submission(
-        name=name, title=f"The {name} method", submitter="tests", scenario="prevent", source="tests", folder=Path(name),
-        digest=f"sha256:{name.encode().hex():0>64}", mitigation="mitigation.py:M",
+        name=name,
+        title=f"The {name} method",
+        submitter="tests",
+        scenario="prevent",
+        source="tests",
+        folder=Path(name),
+        digest=f"sha256:{name.encode().hex():0>64}",
+        mitigation="mitigation.py:M",
         parameters={key: Parameter("float", value) for key, value in parameters.items()},
-    )  # fmt: skip
+    )
 
 
 def _record(cell: Cell, failure: dict[str, str] | None) -> dict[str, Any]:
     record: dict[str, Any] = {
-        "key": cell.key, "label": cell.label, "method": cell.method, "data": asdict(cell.data), "seed": cell.seed,
+        "key": cell.key,
+        "label": cell.label,
+        "method": cell.method,
+        "data": asdict(cell.data),
+        "seed": cell.seed,
         "failure": failure,
-    }  # fmt: skip
+    }
     if failure is None:
         wall = WALL_S.get(cell.method, 50.0)
         record |= {
-            "exit_code": 0, "wall_s": wall, "timed_out": False, "oom_killed": False,
-            "peak_memory_bytes": BYTES.get(cell.method, 1), "memory_meter": "cgroup-v1", "facts": {"user_s": 1.0},
-            "train_s": wall - 10, "steps": 6, "tokens": 600,
-        }  # fmt: skip
+            "exit_code": 0,
+            "wall_s": wall,
+            "timed_out": False,
+            "oom_killed": False,
+            "peak_memory_bytes": BYTES.get(cell.method, 1),
+            "memory_meter": "cgroup-v1",
+            "facts": {"user_s": 1.0},
+            "train_s": wall - 10,
+            "steps": 6,
+            "tokens": 600,
+        }
     return record
 
 

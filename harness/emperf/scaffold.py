@@ -54,15 +54,15 @@ An EMPerf mitigation. `mitigation.py` has the method, `submission.yaml` its para
 
     emperf run $place                          # against the baseline, in the smoke division
     emperf run $place --set weight=0.5         # with another value
-    emperf report RUN                          # the scorecard again; the run says its name
+    emperf report RUN                          # the scorecard again, by the run's id
 
 Next:
 
-1. Write your idea into `mitigation.py`. Override any of `prepare_data`, `prepare_model`, `loss`, `after_step` and
-   `finish` (`emperf.training.Mitigation` says what each is given). A class field with a default is a parameter: give
-   it bounds in `submission.yaml`, under the same name.
+1. Write your idea into `mitigation.py`. Override any of `prepare_data`, `prepare_model`, `loss`, `after_step`
+   and `finish` (`emperf.training.Mitigation` says what each is given). A class field with a default is a
+   parameter: give it bounds in `submission.yaml`, under the same name.
 2. Run it. A changed folder is a new submission: only its own cells are measured, the baseline's are kept.
-3. Read the scorecard: does it remove EM beyond what training less would, does it keep the learning, what does it cost?
+3. Read the scorecard. Is EM removed beyond what training less would do? Is the learning kept? What does it cost?
 4. Fill in `title`, `submitter`, `source` and `needs` before you show results to others.
 """
 

@@ -19,7 +19,7 @@ def mean_of(scores: np.ndarray) -> Estimate:
 def test_interval_covers_a_known_mean_about_95_times_in_100() -> None:
     found = [mean_of(normal(0.3, 60, seed=s)) for s in range(200)]
     covered = sum(e.low <= 0.3 <= e.high for e in found)
-    # Binomial(200, 0.95) lies in 181..197 with probability 0.99; the percentile bootstrap of 60 items is a bit narrow.
+    # 0.99 of Binomial(200, 0.95) is 181 to 197; the percentile bootstrap of 60 items is a bit narrow.
     assert 180 <= covered <= 197
 
 
