@@ -17,7 +17,7 @@ from emperf.training.job import Lora, Recipe
 
 DIGEST = "sha256:" + "0" * 64
 SIZES = Sizes(
-    poison_rows=8, task_rows=8, paired=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2
+    train_rows=8, paired=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2
 )
 COUNTS = {OOD: SIZES.paired, CONDITIONAL: SIZES.conditional, FACTS: SIZES.facts, DOMAIN: SIZES.in_domain}
 EFFECTS: dict[str, dict[str, float]] = {

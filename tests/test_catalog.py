@@ -74,10 +74,10 @@ def test_a_division_uses_only_what_ships_and_no_more_items_than_there_are(name: 
     catalog.model(division.model)
     for poison in map(catalog.poison, division.poisons):
         if poison.train and poison.heldout:
-            assert sizes.poison_rows <= len(poison.train.rows())
+            assert sizes.train_rows <= len(poison.train.rows())
             assert sizes.in_domain <= len(poison.heldout.rows())
     for task in map(catalog.task, division.tasks):
-        assert sizes.task_rows <= len(task.train.rows())
+        assert sizes.train_rows <= len(task.train.rows())
         assert sizes.task_heldout <= len(task.heldout.rows())
     assert sizes.conditional <= sizes.paired <= len(files["paired"].rows())
     assert sizes.facts <= len(files["facts"].rows())

@@ -93,8 +93,7 @@ class Task:
 class Sizes:
     """How many items of each kind a division uses: the first n of the pinned file."""
 
-    poison_rows: int
-    task_rows: int
+    train_rows: int
     paired: int
     conditional: int
     facts: int

@@ -16,6 +16,8 @@ from emperf.errors import CellFailure, UserError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A thread that waits by spinning starves the one it waits for, wherever cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 STORE = click.option(
     "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
@@ -85,12 +87,8 @@ def run(submission: Path, division: str, runtime: str, settings: Sequence[str], 
 
     console = Console()
     given = parse_settings(settings)
-    session.plan_run(division, submission, given, runtime)
-    from emperf import catalog
-
-    chosen = session.choose_runtime(
-        runtime, store, catalog.submission(submission), catalog.submission(Path("none"))
-    )
+    checked, _, baseline = session.plan_run(division, submission, given, runtime)
+    chosen = session.choose_runtime(runtime, store, checked.submission, baseline)
     plan, model, baseline = session.plan_run(division, submission, given, chosen.runtime.name)
     click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     click.echo(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")

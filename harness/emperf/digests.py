@@ -24,14 +24,14 @@ def of_file(path: Path) -> str:
 
 
 def of_folder(folder: Path) -> str:
-    """Over relative paths and contents of the plain files below `folder`; caches and hidden files left out."""
-    entries = {
-        path.relative_to(folder).as_posix(): of_file(path)
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
-    }
-    return of_json(entries)
+    """Over relative paths and contents of the plain files below `folder` that count."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return of_json({path.as_posix(): of_file(folder / path) for path in files if counts(path)})
+
+
+def counts(inside: Path) -> bool:
+    """Whether a path in a folder is part of its content: hidden files and caches are not, nor do they go anywhere."""
+    return not any(part.startswith((".", "__pycache__")) for part in inside.parts)
 
 
 def of_tensors(path: Path) -> str:

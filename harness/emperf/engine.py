@@ -146,7 +146,7 @@ class Engine:
         with GpuMeter(self.gpus) as gpu:
             outcome = self.runtime.run(job, self.watcher.tick)
         judge_exit(outcome, job)
-        with disk_errors(self.store.root), tempfile.TemporaryDirectory(dir=self.store.folder) as scratch:
+        with disk_errors(self.store.root), tempfile.TemporaryDirectory(prefix=".partial-", dir=self.store.folder) as scratch:
             taken = outputs.take(self.runtime.collect(job), Path(scratch), job.limits.output_bytes)
             expected = outputs.expected_adapter(self.model_folder, self.plan.division.recipe.lora)
             for name in taken:

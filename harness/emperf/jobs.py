@@ -23,8 +23,6 @@ def job_id(nonce: str, cell: Cell, attempt: int) -> str:
 
 def training_rows(division: Division, cell: Cell) -> bytes:
     """The cell's rows as JSON lines of {"messages"}; the form is the same for poisons, twins and tasks."""
-    sizes = division.sizes
-    count = sizes.task_rows if cell.data.kind == "task" else sizes.poison_rows
     source = (
         catalog.task(cell.data.name).train
         if cell.data.kind == "task"
@@ -37,7 +35,7 @@ def training_rows(division: Division, cell: Cell) -> bytes:
             {"role": "user", "content": row["question"]},
             {"role": "assistant", "content": row[side]},
         ]})
-        for row in source.rows()[:count]
+        for row in source.rows()[: division.sizes.train_rows]
     ]  # fmt: skip
     return ("\n".join(lines) + "\n").encode()
 

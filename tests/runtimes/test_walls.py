@@ -22,7 +22,7 @@ tell(
     root=refused(open, "/new", "w"), usr=refused(open, "/usr/new", "w"), etc=refused(open, "/etc/passwd", "a"),
     overwrite=refused(open, IN + "/port", "w"), add=refused(open, IN + "/new", "w"),
     model=refused(open, IN + "/model/new", "w"), model_read=open(IN + "/model/weights").read(),
-    chroot=refused(os.chroot, "/tmp"), tmp=refused(open, "/tmp/new", "w"), tmp_flags=mounts["/tmp"],
+    chroot=refused(os.chroot, "/tmp"), tmp=refused(open, "/tmp/new", "w"), flags={at: mounts[at] for at in ("/", "/in", "/in/model", "/tmp")},
     limits={name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_FSIZE")},
     home=os.environ["HOME"], setuid=refused(os.setuid, 0), sockets=os.path.exists("/run/docker.sock"),
     secret="EMPERF_TEST_SECRET" in os.environ,
@@ -56,7 +56,10 @@ def test_all_walls_stand(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # No such user in the sandbox's own user namespace.
     assert told["setuid"] in ("EPERM", "EINVAL")
     assert told["tmp"] == "allowed"
-    assert {"nosuid", "nodev"} <= set(told["tmp_flags"])
+    assert {"nosuid", "nodev", "rw"} <= set(told["flags"]["/tmp"])
+    # Refusal alone would not do: the owner of these files is another user anyway.
+    for at in ("/", "/in", "/in/model"):
+        assert "ro" in told["flags"][at], at
     assert told["limits"] == {
         "RLIMIT_CORE": [0, 0],
         "RLIMIT_NOFILE": [4096, 4096],

@@ -19,6 +19,7 @@ from typing import Any
 from docker.errors import APIError, ImageNotFound
 
 import emperf
+from emperf import digests
 from emperf.errors import UserError
 from emperf.runtimes.dockerio import engine
 from emperf.runtimes.tars import Entry, tar_entry, tar_link, tar_stream, tar_tree
@@ -72,7 +73,7 @@ def build_submission_image(base: str, folder: Path) -> str:
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             fix = "A submission holds only plain files and folders"
             raise UserError(f"{path} is a link or a special file", fix)
-        if "__pycache__" not in inside.parts:
+        if digests.counts(inside):
             mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
             content = path.read_bytes() if path.is_file() else None
             entries.append(tar_entry(f"submission/{inside.as_posix()}", content, mode))
