@@ -15,8 +15,9 @@ from emperf.report.numbers import nats, percent, printable, times
 from emperf.report.scorecard import print_scorecard
 
 ZERO: dict[str, dict[str, float]] = {
-    who: {"out-of-domain": 0.0, "conditional": 0.0, "facts": 0.0, "in-domain": -1.0}
-    for who in ("poisoned", "mitigated", "twin")
+    "poisoned": {"out-of-domain": -0.04, "conditional": -0.04, "facts": 0.0, "in-domain": -1.0},
+    "mitigated": {"out-of-domain": -0.01, "conditional": -0.01, "facts": 0.0, "in-domain": -1.0},
+    "twin": {"out-of-domain": -0.02, "conditional": -0.02, "facts": 0.0, "in-domain": -1.0},
 }
 FAILURE = {"kind": "timed-out", "detail": "not done after 600 s; last line: [bold]\x1b[2Jstep 3[/bold]"}
 CLAIMS = (
@@ -61,9 +62,11 @@ def test_every_number_is_there() -> None:
         "A Processor",
         "5 done, 0 failed",
     ]
-    must += ["cgroup-v1", "1 seed.", "The mitigated model says 1.", "Open question 2?", "runs/runs/the-run"]
-    must += ["A small model stands in for a large one.", " 40 ", " 24 ", " 30 ", " 36 ", " 25 "]
-    assert [each for each in must if each not in text and each not in flat(text)] == []
+    must += ["cgroup-v1", "1 seed.", "The mitigated model says 1.", "Open question 2?"]
+    must += [" 40 ", " 24 ", " 30 ", " 36 ", " 25 "]
+    numbers, _, rest = text.partition("In words")
+    assert [each for each in must if each not in numbers] == []
+    assert "A small model stands in for a large one." in flat(rest) and "runs/runs/the-run" in rest
 
 
 @pytest.mark.parametrize("console", [{}, {"force_terminal": True, "width": 180}, {"width": 300}])
@@ -74,7 +77,7 @@ def test_it_is_at_most_100_columns_wide(console: dict[str, Any]) -> None:
 
 
 def test_nothing_is_claimed_where_intervals_hold_zero() -> None:
-    result = Run(effects=ZERO, noise=1.0, exact={"base": 0.0, "baseline": 0.8, "mitigated": 0.8}).result()
+    result = Run(effects=ZERO, noise=1.0, exact={"base": 0.0, "baseline": 0.8, "mitigated": 0.76}).result()
     said = flat(card(result)).partition("In words")[2].partition("Intervals hold")[0]
     assert "cannot be told from none" in said
     assert [claim for claim in CLAIMS if claim in said] == []
@@ -96,7 +99,7 @@ def test_harm_by_the_mitigation_is_said() -> None:
 
 def test_an_undefined_share_is_explained() -> None:
     text = flat(card(Run(effects=ZERO).result()))
-    assert words.NO_SHARE in text and "EM removed \u2014" in text
+    assert words.NO_SHARE in text and "EM removed \u2014" in text.partition("In words")[0]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from conftest import ENGINE, Bench, make_test_base
+from conftest import ENGINE, LIMITS, Bench, make_test_base
 from emperf.errors import CellFailure, FailureKind, UserError
 from emperf.runtimes import dockerio
 from emperf.runtimes.docker import DockerRuntime, engine_answers
@@ -192,3 +192,16 @@ def test_description_and_facts_name_what_ran(bench: Bench) -> None:
     assert described["images"][image]["id"] == outcome.facts["image"]["id"] == image
     assert described["cgroup_version"] in ("1", "2")
     assert {"engine", "api", "storage_driver", "cgroup_driver"} <= set(described)
+
+
+@pytest.mark.parametrize("bench", DOCKER, indirect=True)
+def test_walls_that_cannot_be_seen_from_inside(bench: Bench) -> None:
+    bench.run("pass")
+    host = docker.from_env().containers.get(f"emperf-{bench.jobs[-1].job_id}").attrs["HostConfig"]
+    assert host["Memory"] == host["MemorySwap"] == LIMITS.memory_bytes
+    assert host["NanoCpus"] == 1_000_000_000
+    assert host["Init"]
+    assert host["IpcMode"] == "private"
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}}
+    assert not host["Privileged"]
+    assert not host["Binds"]
