@@ -98,7 +98,7 @@ def test_harm_by_the_mitigation_is_said() -> None:
 
 
 def test_an_undefined_share_is_explained() -> None:
-    text = flat(card(Run(effects=ZERO).result()))
+    text = flat(card(Run(effects=ZERO, noise=1.0).result()))
     assert words.NO_SHARE in text and "EM removed \u2014" in text.partition("In words")[0]
 
 
