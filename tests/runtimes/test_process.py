@@ -101,13 +101,20 @@ def test_leftovers_of_a_killed_harness_are_swept(bench: Bench) -> None:
     assert running(mark)
     harness.kill()
     harness.wait()
+    if not bench.runtime.no_sandbox:
+        # It dies with the harness, before anybody sweeps.
+        assert gone(mark)
     assert bench.runtime.sweep("killed") == 1
+    assert gone(mark)
+    assert not (bench.runtime.work / "killed").exists()
+    assert bench.runtime.sweep("killed") == 0
+
+
+def gone(mark: str) -> bool:
     deadline = time.monotonic() + 5
     while running(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not running(mark)
-    assert not (bench.runtime.work / "killed").exists()
-    assert bench.runtime.sweep("killed") == 0
+    return not running(mark)
 
 
 def running(mark: str) -> list[int]:
@@ -120,6 +127,34 @@ def running(mark: str) -> list[int]:
         except psutil.Error:
             continue
     return found
+
+
+@pytest.mark.parametrize(
+    "escape",
+    [
+        "os.setsid()",
+        # Without its environment it can be told by its process group alone.
+        "os.execve(sys.executable, [sys.executable, '-c', BEATS, OUT + '/beat'], {})",
+    ],
+)
+def test_without_cgroups_what_is_left_running_dies_too(tmp_path: Path, escape: str) -> None:
+    beats = "import sys, time\nwhile True: open(sys.argv[1], 'a').write('x'); time.sleep(0.05)"
+    bench = Bench(process_runtime(tmp_path / "work", False, cgroup_root=tmp_path), tmp_path, None)
+    bench.run(
+        f"""
+        BEATS = {beats!r}
+        if not os.fork():
+            {escape}
+            sys.argv[1] = OUT + "/beat"
+            exec(BEATS)
+        time.sleep(0.6)
+        """
+    )
+    sizes = []
+    for _ in range(2):
+        sizes += [entry.size for entry in bench.runtime.collect(bench.jobs[-1]) if entry.path == "beat"]
+        time.sleep(0.3)
+    assert sizes[0] == sizes[1] > 0
 
 
 @pytest.mark.parametrize("bench", PROCESS, indirect=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emperf.scoring.estimate import Estimate, Resampler, ratio_of_pairs
+from emperf.scoring.estimate import Estimate, Resampler, ratio_of_pairs, stretch
 
 
 def normal(mean: float, n: int, *, seed: int, spread: float = 1.0) -> np.ndarray:
@@ -27,6 +27,22 @@ def test_interval_over_seeds_is_wider_than_over_items_alone() -> None:
     scores = np.concatenate([normal(mean, 80, seed=1) for mean in (-0.5, 0.0, 0.5)])
     one_run = mean_of(scores.mean(0, keepdims=True))
     assert mean_of(scores).high - mean_of(scores).low > 1.5 * (one_run.high - one_run.low)
+
+
+def test_three_seeds_cover_a_known_mean_about_95_times_in_100() -> None:
+    covered = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        training, questions = random.normal(0, 0.15, (3, 1)), random.normal(0, 0.3, (1, 60))
+        found = mean_of(0.3 + training + questions + random.normal(0, 0.1, (3, 60)))
+        covered += found.low <= 0.3 <= found.high
+    # Unstretched it is about 157 of 200.
+    assert 183 <= covered <= 199
+
+
+def test_stretch() -> None:
+    assert stretch(1) == 1.0
+    assert stretch(3) == pytest.approx(1.5**0.5 * 4.303 / 1.960, rel=1e-3)
 
 
 def test_paired_difference_is_narrower_than_an_unpaired_one() -> None:
