@@ -97,6 +97,14 @@ def test_harm_by_the_mitigation_is_said() -> None:
     assert "kl made it worse by -0.4" in said and "selective no, worse than training less" in said
 
 
+@pytest.mark.parametrize(("learned", "says"), [(-0.5, "a straight guess"), (-3.0, "held flat there")])
+def test_where_the_curve_is_less_than_measured(learned: float, says: str) -> None:
+    run = Run()
+    run.effects["mitigated"]["in-domain"] = learned
+    assert says in flat(card(Run(effects=run.effects).result()))
+    assert says not in flat(card(Run().result()))
+
+
 def test_an_undefined_share_is_explained() -> None:
     text = flat(card(Run(effects=ZERO, noise=1.0).result()))
     assert words.NO_SHARE in text and "EM removed \u2014" in text.partition("In words")[0]

@@ -111,15 +111,21 @@ def _learning(poison: Json, method: str) -> str:
     learned = f"{method} kept {percent(kept)} of the in-domain learning"
     if kept["value"] is None:
         learned = f"The share of in-domain learning kept is {NO_KEPT}"
-    outside = "" if matched["inside_curve"] else " (outside of that curve, which is held flat there)"
     removed = nats(matched["removed"])
     if matched["selective"]:
-        return (
-            f"{learned}; at equal learning it lies {removed} above the baseline's curve: selective{outside}."
-        )
+        return f"{learned}; at equal learning it lies {removed} above the baseline's curve: selective{_where(matched)}."
     where = {
         1: f"it lies {removed} above the baseline's curve, yet learned nothing in-domain for certain",
         0: f"it is {removed} off the baseline's curve: zero is inside, so training less may do the same",
         -1: f"it lies {removed} off the baseline's curve, below it: training less would have done better",
     }[direction(matched["removed"]) or 0]
-    return f"{learned}; at equal learning {where}{outside}."
+    return f"{learned}; at equal learning {where}{_where(matched)}."
+
+
+def _where(matched: Json) -> str:
+    """Where the curve is less than measured."""
+    if not matched["inside_curve"]:
+        return " (outside of that curve, which is held flat there)"
+    if matched["mitigated"]["in_domain"] > matched["curve"][1]["in_domain"]:
+        return " (before the curve's first measured point, where it is a straight guess)"
+    return ""
