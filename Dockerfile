@@ -1,7 +1,8 @@
 # Two images from one base: `submission`, which mitigations are built on, and `harness`, which runs the benchmark.
 #   docker build --target submission --build-arg BASE=python@sha256:<64 digits> -t emperf/submission:<version> .
 # BASE is an official Python 3.11 slim image named by its digest, never by a tag, or the id (sha256:...) of the image
-# that emperf makes of this machine's own Python where there is no registry; that one has the packages already.
+# that emperf makes of this machine's own Python where there is no registry; that one has the packages already, and
+# wants DOCKER_BUILDKIT=0 and --network none, because BuildKit takes an id for the name of an image to pull.
 ARG BASE
 
 # An empty BASE stops here: an image's name has no capitals.

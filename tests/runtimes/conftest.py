@@ -123,6 +123,13 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     yield made
     for job in made.jobs:
         made.runtime.cleanup(job)
+    if request.param == "docker":
+        digests = {digest for job in made.jobs for digest, _ in job.shared.values()}
+        client = docker.from_env()
+        for mark in client.volumes.list(filters={"label": "emperf.filled"}):
+            if mark.attrs["Labels"]["emperf.digest"] in digests:
+                client.volumes.get(mark.attrs["Labels"]["emperf.filled"]).remove()
+                mark.remove()
 
 
 @pytest.fixture
