@@ -126,6 +126,8 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "docker":
         digests = {digest for job in made.jobs for digest, _ in job.shared.values()}
         client = docker.from_env()
+        for image in {job.image for job in made.jobs}:
+            client.images.remove(image, force=True)
         for mark in client.volumes.list(filters={"label": "emperf.filled"}):
             if mark.attrs["Labels"]["emperf.digest"] in digests:
                 client.volumes.get(mark.attrs["Labels"]["emperf.filled"]).remove()

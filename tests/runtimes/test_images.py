@@ -80,7 +80,7 @@ def test_the_dockerfile_wants_a_base_that_is_pinned(test_base: str, base: str | 
             fileobj=io.BytesIO(context),
             custom_context=True,
             buildargs=arguments,
-            rm=True,
+            forcerm=True,
             network_mode="none",
         )
     log = "".join(line.get("stream", "") for line in getattr(failure.value, "build_log", []))
