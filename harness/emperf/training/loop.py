@@ -64,7 +64,7 @@ def start_engine(model: ResponseModel, recipe: Recipe, steps: int, device: str) 
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29511")
+    os.environ.setdefault("MASTER_PORT", "0")
     if device == "cpu":
         # A container with no network has the loopback interface alone, and no compiler for the shared-memory op.
         os.environ.update(GLOO_SOCKET_IFNAME="lo", DS_ACCELERATOR="cpu")
