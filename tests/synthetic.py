@@ -16,9 +16,7 @@ from emperf.scoring.poisons import CONDITIONAL, DOMAIN, FACTS, OOD
 from emperf.training.job import Lora, Recipe
 
 DIGEST = "sha256:" + "0" * 64
-SIZES = Sizes(
-    train_rows=8, paired=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2
-)
+SIZES = Sizes(train_rows=8, paired=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2)
 COUNTS = {OOD: SIZES.paired, CONDITIONAL: SIZES.conditional, FACTS: SIZES.facts, DOMAIN: SIZES.in_domain}
 EFFECTS: dict[str, dict[str, float]] = {
     "poisoned": {OOD: -0.5, CONDITIONAL: -0.8, FACTS: -0.1, DOMAIN: -2.0},

@@ -27,7 +27,9 @@ def records(tiny: Tiny) -> list[Path]:
 
 
 def result(tiny: Tiny, name: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(next(tiny.store.glob(f"runs/tiny-{name}-*/result.json")).read_text())
+    found: dict[str, object] = json.loads(
+        next(tiny.store.glob(f"runs/tiny-{name}-*/result.json")).read_text()
+    )
     return found
 
 
@@ -62,7 +64,9 @@ def test_a_finished_run_is_printed_again_without_a_new_cell(tiny_benchmark: Tiny
     assert code == 0 and json.loads(raw)["run_id"] == run_id
 
 
-def test_a_second_submission_reuses_the_baselines_scores_and_measures_its_times_again(tiny_benchmark: Tiny) -> None:
+def test_a_second_submission_reuses_the_baselines_scores_and_measures_its_times_again(
+    tiny_benchmark: Tiny,
+) -> None:
     tiny = tiny_benchmark
     scored = {path: path.stat().st_mtime_ns for path in tiny.store.glob("cells/*/scores.json")}
     code, _, err = tiny.emperf(*RUN, "--set", "weight=0.25")
@@ -75,7 +79,11 @@ def test_a_second_submission_reuses_the_baselines_scores_and_measures_its_times_
 
 
 BAD = {
-    "diverges": ("    def loss(self, step):\n        return step.task_loss * float('inf')\n", "diverged", "the loss is"),
+    "diverges": (
+        "    def loss(self, step):\n        return step.task_loss * float('inf')\n",
+        "diverged",
+        "the loss is",
+    ),
     "raises": (
         "    def loss(self, step):\n        raise RuntimeError('boom')\n",
         "broke-contract",
@@ -91,7 +99,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_failing_mitigation_costs_its_own_cells_alone(tiny_benchmark: Tiny, tmp_path: Path, name: str) -> None:
+def test_a_failing_mitigation_costs_its_own_cells_alone(
+    tiny_benchmark: Tiny, tmp_path: Path, name: str
+) -> None:
     body, kind, words = BAD[name]
     folder = tmp_path / name
     shutil.copytree(tiny_benchmark.root / "reference_impls/none", folder)
@@ -131,7 +141,9 @@ def complains(tiny: Tiny, words: list[str], *arguments: str) -> None:
 
 
 def test_an_altered_dataset_stops_the_run_before_its_first_cell(copy: Tiny) -> None:
-    copy.edit("benchmark/poisons/risky-finance/train.jsonl", lambda text: text.replace("savings", "saving", 1))
+    copy.edit(
+        "benchmark/poisons/risky-finance/train.jsonl", lambda text: text.replace("savings", "saving", 1)
+    )
     complains(copy, ["train.jsonl", "sha256", "Restore"])
 
 
@@ -153,7 +165,9 @@ def test_an_unknown_division_names_the_known_ones(copy: Tiny) -> None:
 
 
 def test_a_malformed_submission_names_file_and_fix(copy: Tiny) -> None:
-    copy.edit("reference_impls/kl/submission.yaml", lambda text: text.replace("scenario: prevent", "scenario: wish"))
+    copy.edit(
+        "reference_impls/kl/submission.yaml", lambda text: text.replace("scenario: prevent", "scenario: wish")
+    )
     complains(copy, ["submission.yaml", "scenario", "schema.json"])
     copy.edit("reference_impls/kl/submission.yaml", lambda text: "a: [")
     complains(copy, ["submission.yaml", "not valid YAML"])

@@ -47,7 +47,9 @@ class Tiny:
         out, err = process.communicate(timeout=400)
         return process.returncode, out, err
 
-    def stopped(self, arguments: Sequence[str], when: Callable[[], bool], how: signal.Signals) -> tuple[int, str]:
+    def stopped(
+        self, arguments: Sequence[str], when: Callable[[], bool], how: signal.Signals
+    ) -> tuple[int, str]:
         """Send `how` to the harness itself once `when()` holds; (exit code, stderr)."""
         process = self.start(arguments)
         deadline = time.monotonic() + 200

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import emperf
 from emperf import catalog, digests, jobs, outputs
 from emperf.errors import CellFailure, FailureKind
-from emperf.evaluation.cell import read_poison, read_task
+from emperf.evaluation.cell import read_base, read_poison, read_task
 from emperf.evaluation.language_model import LanguageModel
 from emperf.meters.nvml import GpuMeter
 from emperf.plan import BASELINE, Cell, Plan
@@ -97,16 +97,7 @@ class Engine:
         if stored is not None:
             return stored
         self.watcher.cell("base model")
-        scores = {
-            "poisons": {
-                name: read_poison(self.lm, division, catalog.poison(name), None, {}, self.watcher.note)
-                for name in division.poisons
-            },
-            "tasks": {
-                name: read_task(self.lm, division, catalog.task(name), None, self.watcher.note)
-                for name in division.tasks
-            },
-        }
+        scores = read_base(self.lm, division, self.watcher.note)
         with self.store.cells.writing(key) as folder:
             write_json(folder / "scores.json", scores)
         self.watcher.end("base model", None)
@@ -146,7 +137,10 @@ class Engine:
         with GpuMeter(self.gpus) as gpu:
             outcome = self.runtime.run(job, self.watcher.tick)
         judge_exit(outcome, job)
-        with disk_errors(self.store.root), tempfile.TemporaryDirectory(prefix=".partial-", dir=self.store.folder) as scratch:
+        with (
+            disk_errors(self.store.root),
+            tempfile.TemporaryDirectory(prefix=".partial-", dir=self.store.folder) as scratch,
+        ):
             taken = outputs.take(self.runtime.collect(job), Path(scratch), job.limits.output_bytes)
             expected = outputs.expected_adapter(self.model_folder, self.plan.division.recipe.lora)
             for name in taken:

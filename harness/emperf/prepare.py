@@ -25,7 +25,6 @@ from emperf.errors import UserError
 from emperf.store import disk_errors, read_json, write_json
 
 
-
 def model_folder(model: Model) -> Path:
     return paths.home() / "models" / f"{model.name}-{digests.short(model.digest)}"
 

@@ -36,7 +36,9 @@ def plan_run(
     division = catalog.division(division_name)
     submission, baseline = catalog.submission(folder), catalog.submission(Path(BASELINE))
     if submission.name == BASELINE and submission.digest != baseline.digest:
-        raise UserError(f"{folder} is named {BASELINE!r}, which is the baseline's name", "Choose another name.")
+        raise UserError(
+            f"{folder} is named {BASELINE!r}, which is the baseline's name", "Choose another name."
+        )
     if submission.trusted_rows > division.trusted_rows:
         raise UserError(
             f"{submission.name} asks for {submission.trusted_rows} trusted rows, "

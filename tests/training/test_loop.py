@@ -1,7 +1,6 @@
 """The trainer as the container runs it: exit codes, determinism, several processes, hooks that fail."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,7 +58,15 @@ class PairedStatements:
         self.sizes = division.sizes
         self.questions = Questions.load(division)
 
-    def read(self, lm: LanguageModel, poison: Poison, *, brief: bool = False) -> dict[str, Any]:
+    def read(
+        self,
+        lm: LanguageModel,
+        poison: Poison,
+        *,
+        brief: bool = False,
+        known: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Set name -> readings. `known`: sets that were read of this very model before."""
         assert poison.heldout is not None
         heldout = pairs(poison.heldout.rows()[: self.sizes.in_domain])
         sets: dict[str, tuple[list[Pair], str | None]] = {
@@ -68,9 +76,11 @@ class PairedStatements:
         if not brief:
             sets[FACTS] = (self.questions.facts, None)
             sets[CONDITIONAL] = (self.questions.paired[: self.sizes.conditional], poison.context)
-        return {
+        known = known or {}
+        return dict(known) | {
             name: [asdict(reading) for reading in read_margins(lm, items, system=system)]
             for name, (items, system) in sets.items()
+            if name not in known
         }
 
 
@@ -78,11 +88,11 @@ def read_poison(
     lm: LanguageModel,
     division: Division,
     poison: Poison,
-    adapter: Path | None,
+    adapter: Path,
     checkpoints: dict[int, Path],
     note: Note,
 ) -> dict[str, Any]:
-    """Readings of the model in `adapter` (the base model for None), of its checkpoints, and a few sampled answers."""
+    """Readings of the model in `adapter`, of its checkpoints, and a few sampled answers."""
     protocol = PairedStatements(division)
     lora = division.recipe.lora
     out: dict[str, Any] = {"protocol": protocol.name, "checkpoints": {}}
@@ -95,6 +105,22 @@ def read_poison(
         out["readings"] = protocol.read(lm, poison)
         out["answers"] = sample_answers(lm, protocol.questions.open)
     return out
+
+
+def read_base(lm: LanguageModel, division: Division, note: Note) -> dict[str, Any]:
+    """Readings of the base model for every poison and task; what does not depend on the poison is read once."""
+    protocol = PairedStatements(division)
+    scores: dict[str, Any] = {"poisons": {}, "tasks": {}}
+    answers = sample_answers(lm, protocol.questions.open)
+    known: dict[str, Any] = {}
+    for name in division.poisons:
+        note("reading paired statements")
+        readings = protocol.read(lm, catalog.poison(name), known=known)
+        known = {shared: readings[shared] for shared in (OOD, FACTS)}
+        scores["poisons"][name] = {"protocol": protocol.name, "readings": readings, "answers": answers}
+    for name in division.tasks:
+        scores["tasks"][name] = read_task(lm, division, catalog.task(name), None, note)
+    return scores
 
 
 def sample_answers(lm: LanguageModel, questions: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
