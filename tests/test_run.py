@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_and_interrupted_goes_on_and_loses_one_cell(tiny_be
 
 def test_a_finished_run_is_printed_again_without_a_new_cell(tiny_benchmark: Tiny) -> None:
     before = [path.stat().st_mtime_ns for path in records(tiny_benchmark)]
-    code, out, _ = tiny_benchmark.emperf(*RUN)
+    code, _, _ = tiny_benchmark.emperf(*RUN)
     assert code == 0 and [path.stat().st_mtime_ns for path in records(tiny_benchmark)] == before
     run_id = next(tiny_benchmark.store.glob("runs/*-kl-*")).name
     code, again, _ = tiny_benchmark.emperf("report", run_id)

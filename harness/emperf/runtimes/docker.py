@@ -6,6 +6,7 @@ Nothing is shared with the engine but its socket: inputs and outputs are tar str
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
@@ -42,8 +43,9 @@ def engine_answers() -> tuple[bool, str]:
     """Whether a Docker engine answers, and its version, or else why not."""
     try:
         return True, str(docker.from_env(timeout=10).api.version()["Version"])
-    except FAULTS as error:
-        return False, f"no Docker engine answers ({error}); start one with: tools/engine.sh start"
+    except FAULTS:
+        where = os.environ.get("DOCKER_HOST", "the default socket")
+        return False, f"no Docker engine answers at {where}; start one with: tools/engine.sh start"
 
 
 class DockerRuntime:
