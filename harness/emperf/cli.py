@@ -13,11 +13,11 @@ import click
 
 import emperf
 from emperf.errors import CellFailure, UserError
+from emperf.threads import wait_politely
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# A thread that waits by spinning starves the one it waits for, wherever cores are shared.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+wait_politely()
 
 STORE = click.option(
     "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,

@@ -23,6 +23,7 @@ from typing import Any
 
 from emperf.errors import UserError
 from emperf.runtimes.images import PACKAGE
+from emperf.threads import WAITING
 
 PEAK_SHAPE = (1024, 576, 1536)
 
@@ -64,7 +65,7 @@ class Contender:
     def __init__(self, module: str, spec: dict[str, Any], threads: int) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the child)
         environment = {
-            "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1",
+            **WAITING, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1",
             "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "",
             "MASTER_PORT": str(free_port()), "PYTHONPATH": str(PACKAGE.parent),
         }  # fmt: skip

@@ -13,6 +13,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from emperf.threads import wait_politely
+
 DIVERGED, UNUSABLE, HOOK = 3, 4, 5
 
 
@@ -29,8 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, KeyError) as error:
         return say(UNUSABLE, f"job.json cannot be read: {error}")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    # A thread that waits by spinning starves the one it waits for, wherever cores are shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_politely()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
