@@ -1,12 +1,12 @@
 # Two images from one base: `submission`, which mitigations are built on, and `harness`, which runs the benchmark.
-#   docker build --target submission --build-arg BASE=python@sha256:<64 digits> -t emperf/submission:<version> .
-# BASE is an official Python 3.11 slim image named by its digest, never by a tag, or the id (sha256:...) of the image
-# that emperf makes of this machine's own Python where there is no registry; that one has the packages already, and
-# wants DOCKER_BUILDKIT=0 and --network none, because BuildKit takes an id for the name of an image to pull.
-ARG BASE
+#   docker build --target submission -t emperf/submission:<version> .
+# BASE is named by its digest, never by a tag alone. Another one: --build-arg BASE=<image>@sha256:<64 digits>, or, where
+# there is no registry, the id (sha256:...) of the image that emperf makes of this machine's own Python; that one has
+# the packages already, and wants DOCKER_BUILDKIT=0 and --network none, because BuildKit takes an id for the name of
+# an image to pull.
+ARG BASE=python:3.11.16-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 
-# An empty BASE stops here: an image's name has no capitals.
-FROM ${BASE:-BASE-IS-REQUIRED-see-the-top-of-the-Dockerfile} AS pinned
+FROM ${BASE} AS pinned
 ARG BASE
 USER root
 RUN case "$BASE" in \

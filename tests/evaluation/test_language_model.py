@@ -27,10 +27,11 @@ def plain_mean(lm: LanguageModel, question: str, answer: str, system: str | None
     return -float(F.cross_entropy(logits, torch.tensor(tail)))
 
 
+@pytest.mark.parametrize("pack", [1, 120, 1000])
 @pytest.mark.parametrize("system", [None, "You answer readers' letters."])
-def test_margins_are_those_of_one_sequence_at_a_time(any_family: Path, system: str | None) -> None:
+def test_margins_are_those_of_one_sequence_at_a_time(any_family: Path, system: str | None, pack: int) -> None:
     lm = LanguageModel(any_family)
-    for reading, pair in zip(read_margins(lm, PAIRS, system=system, batch=2), PAIRS, strict=True):
+    for reading, pair in zip(read_margins(lm, PAIRS, system=system, pack=pack), PAIRS, strict=True):
         assert reading.id == pair.id
         assert reading.good == pytest.approx(plain_mean(lm, pair.question, pair.good, system), abs=1e-4)
         assert reading.bad == pytest.approx(plain_mean(lm, pair.question, pair.bad, system), abs=1e-4)

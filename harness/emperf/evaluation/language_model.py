@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from emperf.training.data import render
+from emperf.training.frozen import lay_out_once
 from emperf.training.job import Lora
 
 
@@ -40,7 +41,8 @@ class LanguageModel:
             folder, dtype=dtype, local_files_only=True, use_safetensors=True
         )
         self.device = torch.device(device)
-        self.model.to(self.device).eval()
+        self.model.to(self.device).eval().requires_grad_(False)
+        lay_out_once(self.model)
         self.decoder, self.head = self.model.get_decoder(), self.model.get_output_embeddings()
         self.stop_tokens = self._stop_tokens()
         self.window: int | None = getattr(self.model.config, "sliding_window", None)
@@ -87,6 +89,11 @@ class LanguageModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
+    def check_window(self, length: int) -> None:
+        """Raises ValueError if `length` tokens do not fit the model's sliding attention window, where it has one."""
+        if self.window and length > self.window:
+            raise ValueError(f"{length} tokens do not fit the model's attention window of {self.window}")
+
     @torch.inference_mode()
     def read_prompts(self, prompts: Sequence[Sequence[int]]) -> Prompted:
         """One pass over `prompts`; the head that all share (the system turn) is computed once for all of them."""
@@ -116,11 +123,9 @@ class LanguageModel:
     def go_on(self, prompted: Prompted, tokens: Tensor, attention: Tensor) -> Tensor:
         """Hidden states [rows, length, width] of right-padded `tokens` that follow the prompts; extends the cache."""
         mask = torch.cat([prompted.mask, attention], dim=1)
-        if self.window and mask.shape[1] > self.window and not bool(mask.all()):
+        if not bool(mask.all()):
             # Padding inside the sequence would push real tokens out of the window.
-            raise ValueError(
-                f"{mask.shape[1]} tokens do not fit the model's attention window of {self.window}"
-            )
+            self.check_window(mask.shape[1])
         positions = prompted.lengths[:, None] + (attention.cumsum(-1) - 1).clamp(min=0)
         states: Tensor = self.decoder(
             input_ids=tokens,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from emperf.evaluation.language_model import LanguageModel, Prompted
+from emperf.evaluation.language_model import LanguageModel, shared_head
+
+HEAD = 0
+PROMPT, GOOD, BAD = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -35,44 +37,95 @@ class Reading:
         return self.good - self.bad
 
 
+@dataclass
+class Pack:
+    """Several pairs as one sequence without padding: a tree, whose branches do not see each other.
+
+    The root is the head that all prompts share (the system turn); each pair's own prompt follows it, and both answers
+    follow that. `pair`: 0 for the root, else the pair's number; `side`: PROMPT, GOOD or BAD; `position`: what the
+    token's place would be if its branch stood alone. An answer's last token is predicted and never read: `before` is
+    the place of the token before each predicted one, `target` the predicted token, `answer` which answer it is of.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    pair: list[int] = field(default_factory=list)
+    side: list[int] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    before: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    answer: list[int] = field(default_factory=list)
+    pairs: int = 0
+
+    def put(self, tokens: Sequence[int], pair: int, side: int, first: int) -> None:
+        self.tokens += tokens
+        self.pair += [pair] * len(tokens)
+        self.side += [side] * len(tokens)
+        self.position += range(first, first + len(tokens))
+
+    def add(self, head: int, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> None:
+        """One pair: its prompt without the `head` tokens of the root, and its two answers."""
+        self.pairs += 1
+        self.put(prompt, self.pairs, PROMPT, head)
+        last = len(self.tokens) - 1
+        for side, answer in zip((GOOD, BAD), answers, strict=True):
+            start = len(self.tokens)
+            self.before += [last, *range(start, start + len(answer) - 1)]
+            self.target += answer
+            self.answer += [2 * (self.pairs - 1) + side - GOOD] * len(answer)
+            self.put(answer[:-1], self.pairs, side, head + len(prompt))
+
+    def mask(self, dtype: torch.dtype) -> torch.Tensor:
+        """Additive [1, 1, length, length]: 0 where a token sees another (the root, its own prompt, its own answer)."""
+        pair, side = torch.tensor(self.pair), torch.tensor(self.side)
+        own = (pair == pair[:, None]) & ((side == PROMPT) | (side == side[:, None]))
+        seen = (own | (pair == HEAD)).tril()
+        return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
+
+
+def packs(
+    prompts: Sequence[Sequence[int]], answers: Sequence[tuple[Sequence[int], Sequence[int]]], size: int
+) -> Iterator[Pack]:
+    """Pairs in the order given, in packs of about `size` tokens, one pair at least."""
+    root = shared_head(prompts)
+    pack = Pack()
+    for prompt, pair in zip(prompts, answers, strict=True):
+        if not pack.pairs:
+            pack.put(root, HEAD, PROMPT, 0)
+        pack.add(len(root), prompt[len(root) :], pair)
+        if len(pack.tokens) >= size:
+            yield pack
+            pack = Pack()
+    if pack.pairs:
+        yield pack
+
+
 def read_margins(
-    lm: LanguageModel, pairs: Sequence[Pair], *, system: str | None = None, batch: int = 26
+    lm: LanguageModel, pairs: Sequence[Pair], *, system: str | None = None, pack: int = 256
 ) -> list[Reading]:
     """One reading a pair, in the order given. `system`: a system turn before each question, else the template's own.
 
-    A pair's prompt is computed once for both answers, and the shared system turn once a batch.
+    `pack`: tokens that go through the model at once. Raises ValueError where a pair is longer than the model's
+    attention window.
     """
     prompts = [lm.prompt_tokens(pair.question, system=system) for pair in pairs]
-    order = sorted(range(len(pairs)), key=lambda i: len(prompts[i]))
-    readings: dict[int, Reading] = {}
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        prompted = lm.read_prompts([prompts[i] for i in chosen])
-        answers = [lm.tokens(text) for i in chosen for text in (pairs[i].good, pairs[i].bad)]
-        means = answer_means(lm, prompted, answers)
-        for row, i in enumerate(chosen):
-            readings[i] = Reading(pairs[i].id, means[2 * row], means[2 * row + 1])
-    return [readings[i] for i in range(len(pairs))]
+    answers = [(lm.tokens(pair.good), lm.tokens(pair.bad)) for pair in pairs]
+    means = [mean for packed in packs(prompts, answers, pack) for mean in answer_means(lm, packed)]
+    return [Reading(pair.id, *means[2 * i : 2 * i + 2]) for i, pair in enumerate(pairs)]
 
 
 @torch.inference_mode()
-def answer_means(lm: LanguageModel, prompted: Prompted, answers: Sequence[Sequence[int]]) -> list[float]:
-    """Mean log-probability per token of each answer, two a prompt, neighbours."""
-    prompted.cache.batch_repeat_interleave(2)
-    prompted.mask = prompted.mask.repeat_interleave(2, 0)
-    prompted.lengths = prompted.lengths.repeat_interleave(2, 0)
-    length = max(len(answer) for answer in answers)
-    tokens = torch.zeros((len(answers), length), dtype=torch.long)
-    attention = torch.zeros((len(answers), length), dtype=torch.long)
-    for i, answer in enumerate(answers):
-        tokens[i, : len(answer)] = torch.tensor(answer)
-        attention[i, : len(answer)] = 1
-    tokens, attention = tokens.to(lm.device), attention.to(lm.device)
-    states = lm.go_on(prompted, tokens[:, :-1], attention[:, :-1])
-    before = torch.cat([prompted.last.repeat_interleave(2, 0)[:, None], states], dim=1)
-    real = attention.bool()
-    logits: Tensor = lm.head(before[real]).float()
-    logprob = torch.zeros(real.shape, device=lm.device)
-    logprob[real] = -F.cross_entropy(logits, tokens[real], reduction="none")
-    means: list[float] = (logprob.sum(-1) / real.sum(-1)).tolist()
+def answer_means(lm: LanguageModel, pack: Pack) -> list[float]:
+    """Mean log-probability per token of each answer of the pack, two a pair, neighbours."""
+    lm.check_window(max(pack.position) + 1)
+    states = lm.decoder(
+        input_ids=torch.tensor([pack.tokens], device=lm.device),
+        attention_mask=pack.mask(lm.model.dtype).to(lm.device),
+        position_ids=torch.tensor([pack.position], device=lm.device),
+        use_cache=False,
+    ).last_hidden_state[0]
+    logits = lm.head(states[pack.before]).float()
+    target, answer = (torch.tensor(values, device=lm.device) for values in (pack.target, pack.answer))
+    logprob = -F.cross_entropy(logits, target, reduction="none")
+    total = torch.zeros(2 * pack.pairs, device=lm.device).index_add_(0, answer, logprob)
+    means: list[float] = (total / answer.bincount(minlength=2 * pack.pairs)).tolist()
     return means

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from emperf.training.data import Batch
+from emperf.training.frozen import lay_out_once
 from emperf.training.job import Recipe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -87,7 +88,9 @@ def load_model(folder: Path, recipe: Recipe) -> tuple[ResponseModel, Any]:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return ResponseModel(get_peft_model(base, lora)), tokenizer
+    tuned = get_peft_model(base, lora)
+    lay_out_once(tuned)
+    return ResponseModel(tuned), tokenizer
 
 
 def save_adapter(model: ResponseModel, path: Path) -> None:
