@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -44,9 +45,13 @@ def naive_logits(model: ResponseModel, batch: Batch) -> torch.Tensor:
     return whole[:, :-1][batch.response[:, 1:]]
 
 
-def test_logits_and_gradients_are_those_of_the_plain_way(any_family: Path) -> None:
+@pytest.mark.parametrize("one_sequence", [True, False])
+def test_logits_and_gradients_are_those_of_the_plain_way(
+    any_family: Path, one_sequence: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, batch = disturbed(any_family), some_batch()
     assert batch.shared >= 12
+    monkeypatch.setattr("emperf.training.model.ONE_SEQUENCE", batch.positions - (not one_sequence))
     ours, plain = model.predict(batch).double(), naive_logits(model, batch)
     assert torch.allclose(ours, plain, atol=1e-5)
     a = gradients(model, F.cross_entropy(ours, batch.targets))

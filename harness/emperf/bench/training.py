@@ -126,7 +126,7 @@ def run_emperf(spec: dict[str, Any], channel: Channel) -> None:
         for group in plan[(step - 1) * recipe.accumulation : step * recipe.accumulation]:
             batch = collate(group, 0)
             tokens += int(batch.attention.sum())
-            positions += batch.tokens.numel() - batch.shared * (len(group) - 1)
+            positions += batch.positions
             heads += int(batch.response.sum())
         clock.send((tokens, positions, heads))
 

@@ -49,6 +49,11 @@ class Batch:
         """The response tokens of all rows in a line: int64 [response tokens]."""
         return self.tokens[self.response]
 
+    @property
+    def positions(self) -> int:
+        """Real tokens, the shared ones counted once."""
+        return int(self.attention.sum()) - self.shared * (len(self.tokens) - 1)
+
     def to(self, device: torch.device) -> Batch:
         return Batch(self.tokens.to(device), self.attention.to(device), self.response.to(device), self.shared)
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emperf.training.data import Batch
 from emperf.training.frozen import lay_out_once
 from emperf.training.job import Recipe
 
+# Above this, attention over one sequence costs more than padding and a head in every row.
+ONE_SEQUENCE = 640
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -29,33 +32,44 @@ class ResponseModel(nn.Module):
         super().__init__()
         self.lm = lm
 
-    def hidden(self, tokens: Tensor, attention: Tensor, shared: int = 0) -> Tensor:
-        """Last hidden states [rows, length - shared, width].
-
-        The first `shared` positions are the same in all rows, and a causal model gives them the same activations: they
-        go through it once, with gradient, and every row attends to that one copy.
-        """
-        decoder = self.lm.get_base_model().get_decoder()
-        if len(tokens) == 1 or shared == 0:
-            states: Tensor = decoder(input_ids=tokens, attention_mask=attention, use_cache=False)[0]
-            return states[:, shared:]
-        cache = decoder(input_ids=tokens[:1, :shared], use_cache=True).past_key_values
-        cache.batch_repeat_interleave(len(tokens))
-        positions = torch.arange(shared, tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
-        rest: Tensor = decoder(
-            input_ids=tokens[:, shared:],
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )[0]
-        return rest
-
     def forward(self, tokens: Tensor, attention: Tensor, response: Tensor, shared: int = 0) -> Tensor:
-        states = self.hidden(tokens, attention, shared)
-        before = response[:, shared + 1 :]
-        logits: Tensor = self.lm.get_base_model().get_output_embeddings()(states[:, :-1][before])
+        before = F.pad(response[:, 1:], (0, 1))
+        logits: Tensor = self.lm.get_base_model().get_output_embeddings()(
+            self.hidden(tokens, attention, before, shared)
+        )
         return logits.float()
+
+    def hidden(self, tokens: Tensor, attention: Tensor, wanted: Tensor, shared: int = 0) -> Tensor:
+        """Last hidden states [wanted tokens, width] of the tokens where `wanted` (bool, as `tokens`) holds.
+
+        A batch of short rows goes through the decoder as one sequence: a tree whose root are the first `shared` tokens,
+        the same in all rows, and whose branches do not see each other. A causal model gives them the activations that
+        it would in rows of their own, and neither padding nor the root's copies are computed. Longer batches go as
+        rows, because the attention of one sequence grows with its square.
+        """
+        base = self.lm.get_base_model()
+        own = attention.bool()
+        own[1:, :shared] = False
+        window = getattr(base.config, "sliding_window", None) or tokens.shape[1]
+        if int(own.sum()) > ONE_SEQUENCE or tokens.shape[1] > window:
+            states: Tensor = base.get_decoder()(input_ids=tokens, attention_mask=attention, use_cache=False)[
+                0
+            ]
+            return states[wanted]
+        row, position = own.nonzero(as_tuple=True)
+        root = (row == 0) & (position < shared)
+        seen = ((row == row[:, None]) | root).tril()
+        dtype = base.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype, device=tokens.device).masked_fill_(
+            ~seen, torch.finfo(dtype).min
+        )
+        states = base.get_decoder()(
+            input_ids=tokens[own][None],
+            attention_mask=mask[None, None],
+            position_ids=position[None],
+            use_cache=False,
+        )[0]
+        return states[0, wanted[own]]
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits of a batch, outside the engine's bookkeeping."""
