@@ -59,7 +59,7 @@ class Size:
 
 FULL = Size(
     "about 12 minutes on two quiet cores", steps=3, rounds=3, settings=list(training.TRL), new_tokens=64,
-    wide=[64, 128], batches=[8, 32, 64], alone=3, row_count=48, pairs=3,
+    wide=[64, 128], batches=[8, 32, 64, 128], alone=3, row_count=48, pairs=3,
 )  # fmt: skip
 QUICK = Size(
     "quick: one turn of most, rough figures", steps=1, rounds=1, settings=["TRL, batches of 8 by length"],

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emperf.evaluation.attention import use_grouped
 from emperf.training.data import render
 from emperf.training.frozen import lay_out_once
 from emperf.training.job import Lora
@@ -43,6 +44,8 @@ class LanguageModel:
         self.device = torch.device(device)
         self.model.to(self.device).eval().requires_grad_(False)
         lay_out_once(self.model)
+        if self.device.type == "cpu":
+            use_grouped(self.model)
         self.decoder, self.head = self.model.get_decoder(), self.model.get_output_embeddings()
         self.stop_tokens = self._stop_tokens()
         self.window: int | None = getattr(self.model.config, "sliding_window", None)
