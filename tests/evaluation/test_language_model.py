@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from emperf.evaluation import cache
 from emperf.evaluation.generate import draw, generate
 from emperf.evaluation.language_model import LanguageModel, shared_head
 from emperf.evaluation.margins import Pair, read_margins
@@ -79,6 +80,17 @@ def test_rows_that_end_leave_and_the_others_go_on_unchanged(tiny: Path) -> None:
     for whole, cut in zip(free, generate(lm, prompts, max_new_tokens=10), strict=True):
         end = whole.index(free[0][3]) if free[0][3] in whole else len(whole)
         assert cut == whole[:end]
+
+
+def test_a_prompt_that_comes_again_and_room_that_runs_out_change_nothing(
+    any_family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = LanguageModel(any_family)
+    a, b, c = (lm.prompt_tokens(pair.question) for pair in PAIRS)
+    alone = {tuple(p): generate(lm, [p], max_new_tokens=20, stop=False)[0] for p in (a, b, c)}
+    asked = [b, a, b, c, a]
+    monkeypatch.setattr(cache, "SPARE", 3)
+    assert generate(lm, asked, max_new_tokens=20, stop=False) == [alone[tuple(p)] for p in asked]
 
 
 def test_drawing_follows_the_distribution() -> None:

@@ -1,4 +1,7 @@
-"""EMPerf's sampling beside transformers' `generate`: the same model and questions, temperature 1, float32, on a CPU."""
+"""EMPerf's sampling beside transformers' `generate`: the same model and questions, temperature 1, float32, on a CPU.
+
+A batch wider than the list of questions asks them again, several samples a question, as sampled protocols do.
+"""
 
 from __future__ import annotations
 

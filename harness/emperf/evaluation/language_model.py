@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from emperf.evaluation.attention import use_grouped
+from emperf.evaluation.cache import with_room
 from emperf.training.data import render
 from emperf.training.frozen import lay_out_once
 from emperf.training.job import Lora
@@ -99,12 +100,15 @@ class LanguageModel:
 
     @torch.inference_mode()
     def read_prompts(self, prompts: Sequence[Sequence[int]]) -> Prompted:
-        """One pass over `prompts`; the head that all share (the system turn) is computed once for all of them."""
-        shared = shared_head(prompts)
-        rests = [prompt[len(shared) :] for prompt in prompts]
-        rows, width = len(prompts), max(len(rest) for rest in rests)
+        """One pass over `prompts`; what is the same (the system turn that all share, a prompt that comes again) is
+        computed once."""
+        once = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        shared = shared_head(list(once))
+        rests = [prompt[len(shared) :] for prompt in once]
+        rows, width = len(rests), max(len(rest) for rest in rests)
         head = torch.tensor([shared], device=self.device)
         cache = self.decoder(input_ids=head, use_cache=True).past_key_values
+        with_room(cache)
         cache.batch_repeat_interleave(rows)
         tokens = torch.zeros((rows, width), dtype=torch.long)
         mask = torch.zeros((rows, len(shared) + width), dtype=torch.long)
@@ -120,7 +124,9 @@ class LanguageModel:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        return Prompted(cache, mask, mask.sum(-1), states[:, -1])
+        which = torch.tensor([once[tuple(prompt)] for prompt in prompts], device=self.device)
+        cache.batch_select_indices(which)
+        return Prompted(cache, mask[which], mask.sum(-1)[which], states[which, -1])
 
     @torch.inference_mode()
     def go_on(self, prompted: Prompted, tokens: Tensor, attention: Tensor) -> Tensor:
