@@ -58,8 +58,8 @@ class Size:
 
 
 FULL = Size(
-    "about 12 minutes on two quiet cores", steps=3, rounds=3, settings=list(training.TRL), new_tokens=64,
-    wide=[64, 128], batches=[8, 32, 64, 128], alone=3, row_count=48, pairs=3,
+    "about 13 minutes on two quiet cores", steps=3, rounds=3, settings=list(training.TRL), new_tokens=64,
+    wide=[64, 128], batches=[8, 32, 64, 128], alone=3, row_count=16, pairs=8,
 )  # fmt: skip
 QUICK = Size(
     "quick: one turn of most, rough figures", steps=1, rounds=1, settings=["TRL, batches of 8 by length"],
