@@ -29,13 +29,14 @@ FROM packages AS submission
 USER 10001:10001
 ENTRYPOINT ["python3", "-m", "emperf.training", "--in", "/in", "--out", "/out", "--submission", "/submission"]
 
-# Start it with the engine's socket: -v /var/run/docker.sock:/var/run/docker.sock
+# Start it with the engine's socket and a volume for models and runs:
+#   docker run -v /var/run/docker.sock:/var/run/docker.sock -v emperf:/data emperf/harness:<version> prepare
 FROM packages AS harness
 RUN python3 -c "open('/usr/local/bin/emperf', 'w').write('#!/usr/local/bin/python3\nfrom emperf.cli import main\nmain()\n'); \
       import os; os.chmod('/usr/local/bin/emperf', 0o755)"
 COPY benchmark /emperf/benchmark
 COPY spec /emperf/spec
 COPY reference_impls /emperf/reference_impls
-ENV EMPERF_ROOT=/emperf
+ENV EMPERF_ROOT=/emperf EMPERF_HOME=/data/home EMPERF_STORE=/data/runs
 WORKDIR /emperf
 ENTRYPOINT ["emperf"]

@@ -33,7 +33,7 @@ lint: $(READY)
 
 # Tests against a real engine run where one answers or can be started; else pytest names what it skipped.
 test: $(READY) lint
-	@eval "$$(tools/engine.sh start)" || echo "No Docker engine: the tests against one will be skipped, by name."; \
+	@started="$$(tools/engine.sh start)" && eval "$$started" || echo "No Docker engine: the tests against one will be skipped, by name."; \
 	$(BIN)/emperf prepare --image-if-engine --quiet && $(BIN)/python -m pytest
 
 bench: setup

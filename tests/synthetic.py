@@ -54,7 +54,7 @@ class Run:
             model_digest=DIGEST,
             twins={"bad-medical": self.twin},
             rules=DIGEST,
-            runtime="process",
+            place="process",
         )
         start = {name: self.random.normal(0.5, 1.0, n) for name, n in COUNTS.items()}
         wobble = {name: self.random.normal(0.0, self.noise, n) for name, n in COUNTS.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import struct
@@ -105,6 +106,16 @@ def test_small_files_are_counted_together(tmp_path: Path) -> None:
     with pytest.raises(CellFailure) as failure:
         outputs.take([*entries, adapter()], tmp_path, 1206)
     refused(failure, FailureKind.BROKE_CONTRACT, "1207")
+
+
+def test_what_is_left_aside_counts_too(tmp_path: Path) -> None:
+    holes = [left(f"{n}.dat", size=MIB) for n in range(3)]
+    with pytest.raises(CellFailure) as failure:
+        outputs.take([adapter(), *holes], tmp_path, 2 * MIB)
+    refused(failure, FailureKind.BROKE_CONTRACT, "allowed are")
+    with pytest.raises(CellFailure) as failure:
+        outputs.take((left(str(n), kind="dir") for n in itertools.count()), tmp_path, MIB)
+    refused(failure, FailureKind.BROKE_CONTRACT, "more than 10000")
 
 
 @pytest.mark.parametrize("entries", [[], [left("report.json", b"{}")], [left(outputs.ADAPTER, kind="dir")]])

@@ -27,7 +27,7 @@ def plan(
     **changes: Any,
 ) -> Plan:
     twins = {"bad-medical": True, "risky-finance": False}
-    inputs = {"model_digest": DIGEST, "twins": twins, "rules": DIGEST, "runtime": "docker"} | changes
+    inputs = {"model_digest": DIGEST, "twins": twins, "rules": DIGEST, "place": "docker"} | changes
     return make_plan(division, submission, baseline, given or {}, **inputs)
 
 
@@ -76,6 +76,7 @@ def test_no_two_cells_share_a_key() -> None:
     [
         {"model_digest": OTHER},
         {"rules": OTHER},
+        {"place": "process, missing: nothing, cpu"},
         {"division": replace(DIVISION, digest=OTHER)},
         {"division": replace(DIVISION, seeds=(2, 3))},
         {"baseline": replace(BASELINE, digest=OTHER), "submission": replace(KL, digest=DIGEST)},
@@ -97,12 +98,6 @@ def test_the_baselines_cells_are_shared_between_mitigations(changes: dict[str, A
 
 def test_a_default_given_by_hand_is_the_same_cell() -> None:
     assert keys(plan(given={"weight": "1"})) == keys(plan())
-
-
-def test_the_runtime_is_part_of_the_run_and_not_of_a_cell() -> None:
-    docker, process = plan(), plan(runtime="process")
-    assert docker.run_id != process.run_id
-    assert keys(docker) == keys(process)
 
 
 def test_a_file_of_the_submission_changes_its_cells(tmp_path: Path) -> None:

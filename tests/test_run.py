@@ -155,6 +155,12 @@ def test_an_altered_model_is_found_out(copy: Tiny) -> None:
     complains(copy, ["not the pinned one", "emperf prepare tiny"])
 
 
+def test_an_altered_configuration_of_the_model_is_found_out(copy: Tiny) -> None:
+    config = next(copy.home.glob("models/*/config.json"))
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 0.1'))
+    complains(copy, ["not the pinned one", "emperf prepare tiny"])
+
+
 def test_a_model_that_is_not_there_says_how_to_get_it(copy: Tiny) -> None:
     shutil.rmtree(copy.home)
     complains(copy, ["not prepared", "emperf prepare tiny"])
@@ -171,6 +177,8 @@ def test_a_malformed_submission_names_file_and_fix(copy: Tiny) -> None:
     complains(copy, ["submission.yaml", "scenario", "schema.json"])
     copy.edit("reference_impls/kl/submission.yaml", lambda text: "a: [")
     complains(copy, ["submission.yaml", "not valid YAML"])
+    copy.edit("reference_impls/kl/submission.yaml", lambda text: "[" * 20_000)
+    complains(copy, ["submission.yaml", "nested too deeply"])
 
 
 def test_parameters_are_checked_before_anything_runs(copy: Tiny) -> None:

@@ -6,6 +6,12 @@
 # Needs root. STATE_DIR must be short (a socket's path is at most 107 bytes) and on a disk, not on tmpfs or overlay.
 set -euo pipefail
 
+# An engine that answers already, the machine's own, is taken unless a STATE_DIR is named.
+if [[ ${1:-} == start && $# == 1 ]] && docker version >/dev/null 2>&1; then
+  [[ -z ${DOCKER_HOST:-} ]] || echo "export DOCKER_HOST=$DOCKER_HOST"
+  exit 0
+fi
+
 action=${1:-} dir=${2:-${TMPDIR:-/tmp}/emperf-engine}
 dir=$(realpath -m "$dir")
 export DOCKER_HOST=unix://$dir/docker.sock

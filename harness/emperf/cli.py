@@ -87,15 +87,14 @@ def run(submission: Path, division: str, runtime: str, settings: Sequence[str], 
 
     console = Console()
     given = parse_settings(settings)
-    checked, _, baseline = session.plan_run(division, submission, given, runtime)
+    checked, _, baseline = session.plan_run(division, submission, given)
     chosen = session.choose_runtime(runtime, store, checked.submission, baseline)
-    plan, model, baseline = session.plan_run(division, submission, given, chosen.runtime.name)
+    gpus = session.gpu_indices()
+    plan, model, baseline = session.plan_run(division, submission, given, chosen.place(gpus))
     click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     click.echo(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")
     with RunStore(store, plan.run_id) as opened, Progress() as progress:
-        engine = Engine(
-            plan, opened, chosen.runtime, model, progress, baseline, chosen.images, session.gpu_indices()
-        )
+        engine = Engine(plan, opened, chosen.runtime, model, progress, baseline, chosen.images, gpus)
         result = engine.run()
     print_scorecard(result, console, opened.folder)
     if result["status"] != "complete":

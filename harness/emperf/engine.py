@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from emperf.plan import BASELINE, Cell, Plan
 from emperf.runtimes import ContainerJob, Outcome, Runtime
 from emperf.scoring import result
 from emperf.store import RunStore, disk_errors, read_json, write_json
-from emperf.training.__main__ import DIVERGED, HOOK, UNUSABLE
+from emperf.training.__main__ import DIVERGED, HOOK, NO_ROOM, UNUSABLE
 
 MACHINE_TRIES = 3
 
@@ -50,6 +50,7 @@ class Engine:
     baseline: catalog.Submission
     images: dict[str, str]
     gpus: tuple[int, ...] = ()
+    _measured: bool = field(default=False, init=False)
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -69,6 +70,7 @@ class Engine:
         base = self._base()
         for cell in cells:
             if self.store.cell(cell.key) is None:
+                self._measured = True
                 self.watcher.cell(cell.label)
                 record = self._cell(cell, facts["nonce"])
                 write_json(self.store.cell_file(cell.key), record)
@@ -86,8 +88,9 @@ class Engine:
         return facts
 
     def _base_key(self) -> str:
-        first = self.plan.cells[0]
-        return "base-" + digests.short(digests.of_json([self.plan.division.digest, first.model, first.rules]))
+        first, device = self.plan.cells[0], "cuda" if self.gpus else "cpu"
+        known_by = [self.plan.division.digest, first.model, first.rules, device]
+        return "base-" + digests.short(digests.of_json(known_by))
 
     def _base(self) -> dict[str, Any]:
         """Readings of the base model, kept with the cells, since every submission shares them."""
@@ -223,6 +226,10 @@ class Engine:
             "answers": self._answers(base),
             **scored,
         }  # fmt: skip
+        before = read_json(self.store.folder / "result.json")
+        if before and not self._measured:
+            # Nothing was measured anew: when and where stays what it was.
+            whole |= {name: before[name] for name in ("created", "runtime", "machine")}
         catalog.check("result", whole)
         write_json(self.store.folder / "result.json", whole)
         return whole
@@ -252,6 +259,11 @@ def judge_exit(outcome: Outcome, job: ContainerJob) -> None:
         raise CellFailure(FailureKind.OUT_OF_MEMORY, f"needed more than the division's {limit:.1f} GB")
     if outcome.exit_code == DIVERGED:
         raise CellFailure(FailureKind.DIVERGED, last)
+    if outcome.exit_code == NO_ROOM:
+        detail = (
+            "the container found no room for its output; free disk space where the engine keeps its volumes"
+        )
+        raise CellFailure(FailureKind.MACHINE, detail)
     if outcome.exit_code in (UNUSABLE, HOOK):
         raise CellFailure(FailureKind.BROKE_CONTRACT, last)
     if outcome.exit_code != 0:

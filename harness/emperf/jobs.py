@@ -88,7 +88,11 @@ def rules_digest(division: Division) -> dict[str, Any]:
         }
     for name in division.tasks:
         task = catalog.task(name)
-        files |= {f"{name}/train": task.train.sha256, f"{name}/heldout": task.heldout.sha256}
+        files |= {
+            f"{name}/train": task.train.sha256,
+            f"{name}/heldout": task.heldout.sha256,
+            f"{name}/max_new_tokens": str(task.max_new_tokens),
+        }
     return {
         "data": files,
         "training": digests.of_folder(here / "training"),

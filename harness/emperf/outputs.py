@@ -23,6 +23,7 @@ from emperf.training.job import Lora
 ADAPTER = "adapter.safetensors"
 WANTED = re.compile(r"adapter\.safetensors|report\.json|checkpoints/step-[0-9]{5}\.safetensors")
 REPORT_BYTES = 1 << 20
+MOST_ENTRIES = 10_000
 
 
 def broke(detail: str) -> CellFailure:
@@ -37,10 +38,13 @@ def shown(name: str) -> str:
 def take(entries: Iterable[OutputFile], into: Path, limit: int) -> list[str]:
     """Copy the wanted files below `into`; the names taken. Other files are left; links are refused.
 
-    `limit`: bytes of all wanted files together. Raises CellFailure(BROKE_CONTRACT).
+    `limit`: bytes of all files together, wanted or not, since an engine sends them all, holes included. Raises
+    CellFailure(BROKE_CONTRACT).
     """
     taken, total = [], 0
-    for entry in entries:
+    for count, entry in enumerate(entries):
+        if count >= MOST_ENTRIES:
+            raise broke(f"/out holds more than {MOST_ENTRIES} files and folders")
         path = shown(entry.path)
         if entry.kind == "dir":
             continue
@@ -48,13 +52,13 @@ def take(entries: Iterable[OutputFile], into: Path, limit: int) -> list[str]:
             raise broke(f"/out/{path} is a {entry.kind}; leave plain files and folders only")
         if entry.path.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")):
             raise broke(f"/out/{path} may hold pickled code; leave weights as safetensors")
-        if not WANTED.fullmatch(entry.path):
-            continue
         total += entry.size
         if total > limit or (entry.path == "report.json" and entry.size > REPORT_BYTES):
             raise broke(
                 f"/out/{path} makes it {total} bytes; allowed are {limit} in all, 1 MiB for the report"
             )
+        if not WANTED.fullmatch(entry.path):
+            continue
         target = into / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with entry.open() as source, target.open("wb") as sink:

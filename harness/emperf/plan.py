@@ -24,7 +24,8 @@ class Data:
 class Cell:
     """One training run and its evaluation. `key` names it by content; two plans that share a key share its scores.
 
-    `read_checkpoints`: the cell's checkpoints are scored too (the baseline's learning curve).
+    `read_checkpoints`: the cell's checkpoints are scored too (the baseline's learning curve). `place`: where it is
+    trained and scored (runtime, its isolation or image, device): scores of one place are none of another's.
     """
 
     scenario: str
@@ -37,6 +38,7 @@ class Cell:
     parameters: dict[str, Any] = field(default_factory=dict)
     read_checkpoints: bool = False
     rules: str = ""
+    place: str = ""
 
     @property
     def key(self) -> str:
@@ -72,13 +74,13 @@ def make_plan(
     model_digest: str,
     twins: dict[str, bool],
     rules: str,
-    runtime: str,
+    place: str,
 ) -> Plan:
     """`twins`: poison -> whether it has a correct twin. `rules`: digest of everything else that decides a score (the
-    trainer's sources, the questions, the rows). `runtime` is part of the run's identity, not of a cell's."""
+    trainer's sources, the questions, the rows). `place`: as of `Cell`."""
     parameters = submission.values(given)
-    cells = tuple(_cells(division, submission, baseline, parameters, model_digest, twins, rules))
-    identity = digests.of_json([runtime, submission.digest, [cell.key for cell in cells]])
+    cells = tuple(_cells(division, submission, baseline, parameters, model_digest, twins, rules, place))
+    identity = digests.of_json([submission.digest, [cell.key for cell in cells]])
     return Plan(division, submission, parameters, cells, digests.short(identity))
 
 
@@ -90,6 +92,7 @@ def _cells(
     model_digest: str,
     twins: dict[str, bool],
     rules: str,
+    place: str,
 ) -> Iterator[Cell]:
     def cell(kind: str, name: str, method: Submission, values: dict[str, Any], seed: int) -> Cell:
         return Cell(
@@ -103,6 +106,7 @@ def _cells(
             parameters=values,
             read_checkpoints=kind == "poison" and method is baseline,
             rules=rules,
+            place=place,
         )
 
     mitigated = submission.digest != baseline.digest

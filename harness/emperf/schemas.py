@@ -50,6 +50,8 @@ def read(path: Path, schema_name: str, build: Callable[[dict[str, Any]], T]) -> 
         raise UserError(f"{path}{where} is not valid YAML", "Mend the syntax there.") from None
     except yaml.YAMLError:
         raise UserError(f"{path} is not valid YAML", "Write it as plain UTF-8 text.") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply", "Write it flat.") from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path}: {error}", f"See spec/schemas/{schema_name}.schema.json for what is allowed."

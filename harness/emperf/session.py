@@ -22,6 +22,16 @@ class Choice:
     images: dict[str, str]
     why: str
 
+    def place(self, gpus: tuple[int, ...]) -> str:
+        """Where its cells are trained and scored, as their keys have it."""
+        device = "cuda" if gpus else "cpu"
+        if self.runtime.name == "docker":
+            from emperf.runtimes.images import base_image_tag, content_of
+
+            return f"docker, {content_of(base_image_tag())}, {device}"
+        missing = ", ".join(self.runtime.describe()["missing"])
+        return f"{self.runtime.name}, missing: {missing or 'nothing'}, {device}"
+
 
 def gpu_indices() -> tuple[int, ...]:
     import torch
@@ -30,7 +40,7 @@ def gpu_indices() -> tuple[int, ...]:
 
 
 def plan_run(
-    division_name: str, folder: Path, given: dict[str, Any], runtime: str
+    division_name: str, folder: Path, given: dict[str, Any], place: str = ""
 ) -> tuple[Plan, Path, Submission]:
     """(plan, prepared model, baseline). Everything a user can get wrong is checked here, before anything runs."""
     division = catalog.division(division_name)
@@ -56,7 +66,7 @@ def plan_run(
     check_rows(division)
     plan = make_plan(
         division, submission, baseline, given,
-        model_digest=model.digest, twins=twins, rules=rules, runtime=runtime,
+        model_digest=model.digest, twins=twins, rules=rules, place=place,
     )  # fmt: skip
     return plan, folder_of_model, baseline
 
@@ -115,6 +125,7 @@ def image_of(submission: Submission) -> str:
     """The submission's image: its own by digest, or its folder on top of the submission base image."""
     if submission.image:
         return submission.image
-    from emperf.runtimes.images import base_image_tag, build_submission_image
+    from emperf.runtimes.images import base_image_tag, build_submission_image, content_of
 
+    content_of(base_image_tag())
     return build_submission_image(base_image_tag(), submission.folder)

@@ -39,6 +39,14 @@ def test_equal_answers_leave_room_for_what_fifty_items_cannot_tell() -> None:
     assert (found["tax"]["low"], found["tax"]["high"]) == pytest.approx((-bound, bound), abs=1e-6)
 
 
+def test_a_mitigated_model_that_learned_nothing_is_not_known_to_the_last_percent() -> None:
+    bound = 1 - 0.025 ** (1 / 50)
+    nothing = summarise("t", right(0), right(25), right(0))["tax"]
+    assert (nothing["value"], nothing["high"]) == (1, 1)
+    assert nothing["low"] == pytest.approx(1 - 2 * bound, abs=1e-6)
+    assert summarise("t", right(5), right(25), right(5))["tax"]["high"] > 1
+
+
 def test_a_task_without_a_mitigated_score() -> None:
     found = summarise("t", right(0), right(50), None)
     assert found["mitigated"] is None and found["tax"] is None

@@ -24,7 +24,7 @@ SETS = {
 }
 COSTS = {
     "time": ("time", "host wall clock, start to exit"),
-    "training_time": ("training alone", "the trainer's first step to last"),
+    "training_time": ("training alone", "first step to last, as the container says"),
     "memory": ("memory", "peak of the container by {meter}"),
     "device_memory": ("GPU memory", "peak over what was in use before"),
     "energy": ("GPU energy", "during the container"),

@@ -33,6 +33,7 @@ ENV = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "HF_HUB_OFFLINE": "1",
 }
+LOCAL_BASE, SOURCES = "emperf.local-base", "emperf.sources"
 _ENGINE_TIMEOUT_S = 900
 _FOLDERS = (
     "dev etc proc sys usr usr/bin usr/lib usr/lib64 usr/local usr/local/bin usr/local/lib in submission"
@@ -60,6 +61,23 @@ print(json.dumps({
 def base_image_tag() -> str:
     """The tag of the image that submissions start from."""
     return f"emperf/submission:{emperf.__version__}"
+
+
+def content_of(base: str) -> str:
+    """What the base image `base` is, by content: what it was made of, or its id where another hand built it.
+
+    Raises UserError if there is none here or it holds other sources of `emperf` than these; CellFailure(MACHINE).
+    """
+    fix = "Make the local one with: emperf prepare --image (make setup does), or build it again from the Dockerfile."
+    with engine() as client:
+        try:
+            found = client.inspect_image(base)
+        except ImageNotFound:
+            raise UserError(f"the base image {base} is not on this machine", fix) from None
+    labels = found["Config"].get("Labels") or {}
+    if labels.get(SOURCES, digests.of_folder(PACKAGE)) != digests.of_folder(PACKAGE):
+        raise UserError(f"the base image {base} holds other sources of emperf than these", fix)
+    return str(labels.get(LOCAL_BASE, found["Id"]))
 
 
 def build_submission_image(base: str, folder: Path) -> str:
@@ -112,15 +130,16 @@ def build_local_base(tag: str | None = None, python: str = sys.executable, packa
     """
     tag = tag or base_image_tag()
     facts = json.loads(subprocess.check_output([python, "-c", _ASK], text=True))
-    digest = hashlib.sha256(json.dumps([facts, packages]).encode())
+    digest = hashlib.sha256(json.dumps([facts, packages, SOURCES]).encode())
     for source in sorted(PACKAGE.rglob("*.py")) if packages else [Path(__file__)]:
         digest.update(f"{source.relative_to(PACKAGE)}\0".encode() + source.read_bytes())
     changes = [f"ENV {key}={value}" for key, value in ENV.items()]
-    changes += [f"USER {RUNNER}:{RUNNER}", f"LABEL emperf.local-base={digest.hexdigest()}"]
+    changes += [f"USER {RUNNER}:{RUNNER}", f"LABEL {LOCAL_BASE}={digest.hexdigest()}"]
     if packages:
+        changes.append(f"LABEL {SOURCES}={digests.of_folder(PACKAGE)}")
         changes.append(f"ENTRYPOINT {json.dumps(['python3', *TRAINER])}")
     with engine(_ENGINE_TIMEOUT_S) as client:
-        if client.images(name=tag, filters={"label": f"emperf.local-base={digest.hexdigest()}"}):
+        if client.images(name=tag, filters={"label": f"{LOCAL_BASE}={digest.hexdigest()}"}):
             return str(client.inspect_image(tag)["Id"])
         name, _, version = tag.rpartition(":")
         with tempfile.TemporaryDirectory() as scratch:

@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from emperf import digests
 from emperf.errors import CellFailure, FailureKind
 from emperf.meters.cgroup import ROOT, Cgroup, high_water, is_oom, tree_high_water
 from emperf.runtimes import ContainerJob, Outcome, OutputFile
@@ -29,6 +30,10 @@ from emperf.runtimes.sandbox import clean_log, follow, process_walls, why_no_wal
 from emperf.runtimes.walk import remove_tree, walk
 
 _MARK = "EMPERF_JOB"
+
+
+def _not_counted(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if not digests.counts(Path(name))}
 
 
 class ProcessRuntime:
@@ -183,6 +188,8 @@ class ProcessRuntime:
                 shutil.copytree(content, target)
             else:
                 shutil.copyfile(content, target)
+        # A copy, without what is no part of its digest.
+        shutil.copytree(job.submission, folder / "submission", ignore=_not_counted)
         for name, (_, source) in job.shared.items():
             if self.no_sandbox:
                 (folder / "in" / name).symlink_to(source.absolute())
@@ -195,10 +202,10 @@ class ProcessRuntime:
             names = {
                 "{in}": f"{folder}/in",
                 "{out}": f"{folder}/out",
-                "{submission}": str(job.submission.absolute()),
+                "{submission}": f"{folder}/submission",
             }
             return [names.get(part, part) for part in self.command]
-        readable = {"/in": folder / "in", "/submission": job.submission.absolute()}
+        readable = {"/in": folder / "in", "/submission": folder / "submission"}
         readable |= {f"/in/{name}": source.absolute() for name, (_, source) in job.shared.items()}
         names = {"{in}": "/in", "{out}": "/out", "{submission}": "/submission"}
         hide = [*self.hide, self.work]

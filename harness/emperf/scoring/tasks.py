@@ -39,9 +39,13 @@ def share(draw: Resampler, scores: Scores) -> Estimate:
 def tax(draw: Resampler, base: Scores, baseline: Scores, mitigated: Scores) -> Estimate:
     arrays = [("items", scores) for scores in (baseline, mitigated, base)]
     found = draw.estimate(lambda n, m, b: (n - m) / (n - b), *arrays, must_exceed=(0, 2))
-    if found.value is not None and np.array_equal(baseline, mitigated):
-        bound = rarest(found.items) / float(baseline.mean() - base.mean())
+    if found.value is None:
+        return found
+    bound = rarest(found.items) / float(baseline.mean() - base.mean())
+    if np.array_equal(baseline, mitigated):
         return replace(found, low=-bound, high=bound)
+    if np.array_equal(base, mitigated):
+        return replace(found, low=1 - bound, high=1 + bound if base.any() else 1.0)
     return found
 
 

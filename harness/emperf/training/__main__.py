@@ -1,11 +1,13 @@
 """The container's entry point: `python -m emperf.training --in /in --out /out --submission /submission`.
 
-Exit codes (spec/CONTRACT.md): 0 trained, 3 diverged, 4 the job or the submission is not usable, 5 a hook raised.
+Exit codes (spec/CONTRACT.md): 0 trained, 3 diverged, 4 the job or the submission is not usable, 5 a hook raised,
+6 no room left below /out.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import json
 import os
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from emperf.threads import wait_politely
 
-DIVERGED, UNUSABLE, HOOK = 3, 4, 5
+DIVERGED, UNUSABLE, HOOK, NO_ROOM = 3, 4, 5, 6
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,13 +64,17 @@ def run(inputs: Path, out: Path, submission: Path) -> int:
         return say(UNUSABLE, f"{type(error).__name__}: {error}")
     try:
         report = train(job, inputs, out, mitigation, rows, trusted, show_progress)
+        if int(os.environ.get("RANK", "0")) == 0:
+            text = json.dumps({"contract": job.contract, "job_id": job.job_id, **asdict(report)}, indent=1)
+            (out / "report.json").write_text(text + "\n")
     except Diverged as error:
         return say(DIVERGED, str(error))
     except HookFailed as error:
         return say(HOOK, str(error))
-    if int(os.environ.get("RANK", "0")) == 0:
-        text = json.dumps({"contract": job.contract, "job_id": job.job_id, **asdict(report)}, indent=1)
-        (out / "report.json").write_text(text + "\n")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return say(NO_ROOM, "no room is left below /out")
     return 0
 
 

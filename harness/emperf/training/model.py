@@ -110,10 +110,11 @@ def load_model(folder: Path, recipe: Recipe) -> tuple[ResponseModel, Any]:
 def save_adapter(model: ResponseModel, path: Path) -> None:
     """The adapter as safetensors, named as PEFT names it, in float32; whole or absent."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model.lm)
     partial = path.with_suffix(".partial")
-    save_file({name: t.detach().float().cpu().contiguous() for name, t in state.items()}, partial)
+    # Written here, not by safetensors: what it raises on a full disk is no OSError.
+    partial.write_bytes(save({name: t.detach().float().cpu().contiguous() for name, t in state.items()}))
     partial.rename(path)
