@@ -114,7 +114,11 @@ def test_a_machine_fault_is_tried_again_and_then_forgotten(start: Callable[..., 
     assert len(runtime.jobs) == len(whole["cells"]) + MACHINE_TRIES - 1
     assert len({job.job_id for job in runtime.jobs}) == len(runtime.jobs)
     tried = next(tmp_path.glob("store/runs/*/attempts.jsonl")).read_text().splitlines()
-    assert [json.loads(line)["failure"] for line in tried[:MACHINE_TRIES]] == ["machine-fault", "machine-fault", None]
+    assert [json.loads(line)["failure"] for line in tried[:MACHINE_TRIES]] == [
+        "machine-fault",
+        "machine-fault",
+        None,
+    ]
 
 
 def full_disk(left: Files) -> Outcome:

@@ -12,7 +12,13 @@ import docker
 import pytest
 
 from emperf.errors import UserError
-from emperf.runtimes.images import base_image_tag, build_local_base, build_submission_image
+from emperf.runtimes.images import (
+    SOURCES,
+    base_image_tag,
+    build_local_base,
+    build_submission_image,
+    content_of,
+)
 from emperf.runtimes.tars import tar_entry, tar_stream
 
 DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
@@ -54,6 +60,18 @@ def test_links_and_missing_bases_are_refused(test_base: str, tmp_path: Path) -> 
         build_submission_image(test_base, linked)
     with pytest.raises(UserError, match="base image"):
         build_submission_image("emperf/tests:missing", folder(tmp_path / "b", main="1"))
+
+
+@pytest.mark.docker
+def test_a_base_with_other_sources_than_these_is_refused(test_base: str) -> None:
+    assert content_of(test_base)
+    with pytest.raises(UserError, match="not on this machine"):
+        content_of("emperf/tests:missing")
+    stale = docker.from_env().images.build(
+        fileobj=io.BytesIO(f"FROM {test_base}\nLABEL {SOURCES}=sha256:0\n".encode()), rm=True
+    )
+    with pytest.raises(UserError, match="other sources of emperf"):
+        content_of(stale[0].id)
 
 
 @pytest.mark.docker

@@ -72,6 +72,16 @@ def test_the_trainer_is_what_runs(tmp_path: Path, sandbox: bool) -> None:
     assert "No module named emperf" not in outcome.log_tail
 
 
+@pytest.mark.parametrize("bench", PROCESS, indirect=True)
+def test_what_is_no_part_of_a_submissions_digest_is_not_there(bench: Bench) -> None:
+    job = bench.job("tell(seen=sorted(os.listdir(os.path.dirname(sys.argv[0]))))")
+    (job.submission / ".hidden.py").write_text("")
+    (job.submission / "__pycache__").mkdir()
+    (job.submission / "helper.py").write_text("")
+    bench.runtime.run(job)
+    assert bench.told()["seen"] == ["helper.py", "main.py"]
+
+
 def test_a_plain_process_says_what_it_lacks(tmp_path: Path) -> None:
     described = process_runtime(tmp_path, False, cgroup_root=tmp_path).describe()
     assert described["isolation"] == "plain process"

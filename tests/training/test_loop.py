@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from emperf import outputs
+from emperf.training.__main__ import NO_ROOM
 from emperf.training.data import Example
 from emperf.training.job import Job, Lora, Recipe
 from emperf.training.loop import plan_batches
@@ -129,3 +130,12 @@ def test_every_example_is_trained_on_once_an_epoch_whatever_the_world() -> None:
         assert sorted(len(e.tokens) for group in plan for e in group) == sorted(
             len(e.tokens) for e in examples
         )
+
+
+def test_no_room_for_the_output_has_an_exit_code_of_its_own(tiny: Path, tmp_path: Path) -> None:
+    full = tmp_path / "out/adapter.partial"
+    body = f"    def finish(self, context):\n        __import__('os').symlink('/dev/full', {str(full)!r})\n"
+    code, said, out = run(tmp_path, tiny, submission(tmp_path / "mine", body))
+    assert code == NO_ROOM, said
+    assert "no room is left" in said and "Traceback" not in said
+    assert not (out / outputs.ADAPTER).exists() and not (out / "report.json").exists()
