@@ -20,7 +20,7 @@ from emperf.report.progress import Progress
 from emperf.runtimes import ContainerJob, Outcome, OutputFile
 from emperf.store import RunStore
 from emperf.training.__main__ import NO_ROOM
-from tests.tiny_benchmark import Tiny, make_tiny
+from tests.tiny_benchmark import Tiny, ready_tiny
 
 WALL_S = 10.0
 Files = dict[str, bytes]
@@ -87,10 +87,7 @@ def job_lora(said: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    made = make_tiny(tmp_path_factory.mktemp("engine"))
-    code, _, err = made.emperf("prepare", "tiny")
-    assert code == 0, err
-    return made
+    return ready_tiny(tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture

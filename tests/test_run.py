@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emperf import catalog
-from tests.tiny_benchmark import Tiny, make_tiny
+from tests.tiny_benchmark import Tiny, ready_tiny
 
 RUN = ("run", "kl", "--division", "tiny", "--runtime", "process")
 CELLS = 5
@@ -16,10 +16,7 @@ CELLS = 5
 
 @pytest.fixture(scope="module")
 def tiny_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    made = make_tiny(tmp_path_factory.mktemp("tiny"))
-    code, _, err = made.emperf("prepare", "tiny")
-    assert code == 0, err
-    return made
+    return ready_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def records(tiny: Tiny) -> list[Path]:
@@ -179,6 +176,8 @@ def test_a_malformed_submission_names_file_and_fix(copy: Tiny) -> None:
     complains(copy, ["submission.yaml", "not valid YAML"])
     copy.edit("reference_impls/kl/submission.yaml", lambda text: "[" * 20_000)
     complains(copy, ["submission.yaml", "nested too deeply"])
+    (copy.root / "reference_impls/kl/data").symlink_to("/nowhere")
+    complains(copy, ["kl/data is a link", "plain files"])
 
 
 def test_parameters_are_checked_before_anything_runs(copy: Tiny) -> None:

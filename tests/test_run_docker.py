@@ -16,7 +16,7 @@ import pytest
 from emperf import catalog
 from emperf.runtimes.docker import engine_answers
 from emperf.runtimes.images import base_image_tag, build_local_base
-from tests.tiny_benchmark import PROJECT, Tiny, make_tiny
+from tests.tiny_benchmark import PROJECT, Tiny, ready_tiny
 
 ANSWERS, WHY = engine_answers()
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(not ANSWERS, reason=WHY)]
@@ -30,10 +30,7 @@ def base() -> str:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, base: str) -> Tiny:
-    made = make_tiny(tmp_path_factory.mktemp("tiny"))
-    code, _, err = made.emperf("prepare", "tiny")
-    assert code == 0, err
-    return made
+    return ready_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def check_result(whole: dict[str, Any], meters: set[str]) -> None:

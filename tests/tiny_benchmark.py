@@ -64,6 +64,14 @@ class Tiny:
         file.write_text(change(file.read_text()))
 
 
+def ready_tiny(folder: Path) -> Tiny:
+    """The benchmark with its model prepared."""
+    made = make_tiny(folder)
+    code, _, err = made.emperf("prepare", "tiny")
+    assert code == 0, err
+    return made
+
+
 def make_tiny(folder: Path) -> Tiny:
     root, home = folder / "root", folder / "home"
     root.mkdir(parents=True)

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from emperf.errors import UserError
+
 
 def of_json(value: Any) -> str:
     """sha256 of the value's canonical JSON: sorted keys, no spaces, UTF-8."""
@@ -27,6 +29,16 @@ def of_folder(folder: Path) -> str:
     """Over relative paths and contents of the plain files below `folder` that count."""
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return of_json({path.as_posix(): of_file(folder / path) for path in files if counts(path)})
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises UserError for a link or a special file among what counts: what it names is no part of the content."""
+    for path in sorted(folder.rglob("*")):
+        plain = not path.is_symlink() and (path.is_dir() or path.is_file())
+        if counts(path.relative_to(folder)) and not plain:
+            raise UserError(
+                f"{path} is a link or a special file", "A submission holds only plain files and folders."
+            )
 
 
 def counts(inside: Path) -> bool:

@@ -16,21 +16,19 @@ from emperf.runtimes import Runtime
 
 @dataclass(frozen=True)
 class Choice:
-    """The runtime taken, the images by method name (none for `process`), and why, in a line."""
+    """The runtime taken, the images by method name (none for `process`), and why, in a line.
+
+    `made_of`: what else, beside the submission, decides what runs: the base image's content, or what the isolation lacks.
+    """
 
     runtime: Runtime
     images: dict[str, str]
     why: str
+    made_of: str
 
     def place(self, gpus: tuple[int, ...]) -> str:
         """Where its cells are trained and scored, as their keys have it."""
-        device = "cuda" if gpus else "cpu"
-        if self.runtime.name == "docker":
-            from emperf.runtimes.images import base_image_tag, content_of
-
-            return f"docker, {content_of(base_image_tag())}, {device}"
-        missing = ", ".join(self.runtime.describe()["missing"])
-        return f"{self.runtime.name}, missing: {missing or 'nothing'}, {device}"
+        return f"{self.runtime.name}, {self.made_of}, {'cuda' if gpus else 'cpu'}"
 
 
 def gpu_indices() -> tuple[int, ...]:
@@ -91,14 +89,16 @@ def choose_runtime(wanted: str, store: Path, submission: Submission, baseline: S
     Raises UserError where docker is asked for by name and cannot be had, or where a submission is an image alone.
     """
     from emperf.runtimes.docker import DockerRuntime, engine_answers
+    from emperf.runtimes.images import base_image_tag, content_of
 
     why_not = ""
     if wanted in ("auto", "docker"):
         answers, why = engine_answers()
         if answers:
             try:
+                base = content_of(base_image_tag())
                 images = {s.name: image_of(s) for s in (baseline, submission)}
-                return Choice(DockerRuntime(), images, f"a Docker engine answers (version {why})")
+                return Choice(DockerRuntime(), images, f"a Docker engine answers (version {why})", base)
             except UserError as error:
                 why_not = str(error)
         else:
@@ -114,18 +114,16 @@ def choose_runtime(wanted: str, store: Path, submission: Submission, baseline: S
 
     hide = [paths.project_folder("benchmark"), store.resolve()]
     reason = why_not or "asked for with --runtime process"
-    return Choice(
-        ProcessRuntime(store / "work", hide=hide),
-        {},
-        f"{reason} Results are for development, never certifiable.",
-    )
+    runtime = ProcessRuntime(store / "work", hide=hide)
+    missing = ", ".join(runtime.describe()["missing"]) or "nothing"
+    why = f"{reason} Results are for development, never certifiable."
+    return Choice(runtime, {}, why, f"missing: {missing}")
 
 
 def image_of(submission: Submission) -> str:
     """The submission's image: its own by digest, or its folder on top of the submission base image."""
     if submission.image:
         return submission.image
-    from emperf.runtimes.images import base_image_tag, build_submission_image, content_of
+    from emperf.runtimes.images import base_image_tag, build_submission_image
 
-    content_of(base_image_tag())
     return build_submission_image(base_image_tag(), submission.folder)

@@ -101,6 +101,8 @@ def submission(folder: Path) -> Submission:
                 "`emperf new NAME` makes one.",
             )
 
+    digests.refuse_links(folder)
+
     def build(raw: dict[str, Any]) -> Submission:
         parameters = {
             name: Parameter(**{**spec, "choices": tuple(spec.get("choices", ()))})

@@ -85,12 +85,10 @@ def build_submission_image(base: str, folder: Path) -> str:
 
     Raises UserError for a missing base, a link or a special file; CellFailure(MACHINE) if the engine fails.
     """
+    digests.refuse_links(folder)
     entries = [tar_entry("submission")]
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            fix = "A submission holds only plain files and folders"
-            raise UserError(f"{path} is a link or a special file", fix)
         if digests.counts(inside):
             mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
             content = path.read_bytes() if path.is_file() else None
@@ -130,7 +128,7 @@ def build_local_base(tag: str | None = None, python: str = sys.executable, packa
     """
     tag = tag or base_image_tag()
     facts = json.loads(subprocess.check_output([python, "-c", _ASK], text=True))
-    digest = hashlib.sha256(json.dumps([facts, packages, SOURCES]).encode())
+    digest = hashlib.sha256(json.dumps([facts, packages]).encode())
     for source in sorted(PACKAGE.rglob("*.py")) if packages else [Path(__file__)]:
         digest.update(f"{source.relative_to(PACKAGE)}\0".encode() + source.read_bytes())
     changes = [f"ENV {key}={value}" for key, value in ENV.items()]
