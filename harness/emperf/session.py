@@ -18,7 +18,7 @@ from emperf.runtimes import Runtime
 class Choice:
     """The runtime taken, the images by method name (none for `process`), and why, in a line.
 
-    `made_of`: what else, beside the submission, decides what runs: the base image's content, or what the isolation lacks.
+    `made_of`: what else, beside the submission, decides what runs: the base image's content, or what isolation lacks.
     """
 
     runtime: Runtime
