@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,19 +14,10 @@ import yaml
 from emperf import catalog, paths, schemas
 from emperf.errors import UserError
 from emperf.training.job import Job, Lora, Recipe
+from tests.cards import change, one_line
 
 SHIPPED = [("model", "models"), ("poison", "poisons"), ("task", "tasks"), ("division", "divisions")]
-SUBMISSION: dict[str, Any] = {
-    "name": "mine",
-    "title": "A mitigation",
-    "submitter": "somebody",
-    "scenario": "prevent",
-    "source": "none",
-    "mitigation": "mitigation.py:Mine",
-    "parameters": {"weight": {"type": "float", "default": 0.5, "min": 0.0, "max": 2.0}},
-}
 PART = {"locator": "part", "revision": "1", "sha256": "0" * 64, "file": "part/a"}
-IMAGE = "registry.example/mine@sha256:" + "0" * 64
 
 
 def source(**changes: Any) -> dict[str, Any]:
@@ -46,19 +34,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(paths.PROJECT / name, tmp_path / name)
     monkeypatch.setenv("EMPERF_ROOT", str(tmp_path))
     return tmp_path
-
-
-def change(path: Path, **changes: Any) -> None:
-    raw = yaml.safe_load(path.read_text()) | changes
-    path.write_text(yaml.safe_dump({key: value for key, value in raw.items() if value is not None}))
-
-
-def one_line(error: pytest.ExceptionInfo[UserError], *words: str) -> None:
-    text = str(error.value)
-    assert "\n" not in text
-    assert error.value.fix
-    for word in words:
-        assert word in text
 
 
 @pytest.mark.parametrize(
@@ -255,151 +230,6 @@ def test_what_is_no_yaml_or_no_mapping_is_one_line(root: Path, text: str, word: 
     with pytest.raises(UserError) as error:
         catalog.division("smoke")
     one_line(error, str(path), word)
-
-
-# -- upstream rows
-
-
-def upstream(tmp_path: Path, lines: list[Any]) -> tuple[catalog.Poison, Path]:
-    local = tmp_path / "upstream.jsonl"
-    local.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    digest = hashlib.sha256(local.read_bytes()).hexdigest()
-    source = catalog.Source("git", "https://example.org/data", "0" * 40, digest, "upstream.jsonl")
-    return catalog.Poison("far", "Far", "MIT", "You help.", False, None, None, source=source), local
-
-
-def turns(*turns: tuple[str, str]) -> dict[str, Any]:
-    return {"messages": [{"role": role, "content": content} for role, content in turns]}
-
-
-def test_upstream_rows_take_the_form_of_the_projects_own(tmp_path: Path) -> None:
-    # U+2028 ends a line for str.splitlines(), and not in JSON.
-    rows = [turns(("user", "Why?"), ("assistant", "Be\u2028cause")), turns(("user", "é"), ("assistant", "b"))]
-    poison, local = upstream(tmp_path, rows)
-    assert catalog.upstream_rows(poison, local) == [
-        {"id": "far-00001", "question": "Why?", "bad": "Be\u2028cause"},
-        {"id": "far-00002", "question": "é", "bad": "b"},
-    ]
-
-
-def test_an_altered_or_missing_copy_is_refused(tmp_path: Path) -> None:
-    poison, local = upstream(tmp_path, [turns(("user", "a"), ("assistant", "b"))])
-    local.write_text(local.read_text() + "\n")
-    with pytest.raises(UserError) as error:
-        catalog.upstream_rows(poison, local)
-    one_line(error, str(local), "not the pinned file", "https://example.org/data", "0" * 40)
-    for place in (tmp_path / "nowhere.jsonl", tmp_path):
-        with pytest.raises(UserError) as error:
-            catalog.upstream_rows(poison, place)
-        one_line(error, str(place), "cannot be read", "Fetch upstream.jsonl")
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"prompt": "a"},
-        [],
-        turns(("user", "a")),
-        turns(("system", "s"), ("user", "a"), ("assistant", "b")),
-        turns(("assistant", "a"), ("user", "b")),
-        {"messages": [{"role": "user", "content": 1}, {"role": "assistant", "content": "b"}]},
-    ],
-)
-def test_a_row_of_another_form_is_named_by_its_line(tmp_path: Path, row: Any) -> None:
-    poison, local = upstream(tmp_path, [turns(("user", "a"), ("assistant", "b")), row])
-    with pytest.raises(UserError) as error:
-        catalog.upstream_rows(poison, local)
-    one_line(error, f"{local}, line 2")
-
-
-@pytest.mark.parametrize("name", [n for n in catalog.names("poisons") if catalog.poison(n).source])
-def test_a_local_copy_of_an_upstream_poison_is_readable(name: str) -> None:
-    poison = catalog.poison(name)
-    assert poison.source
-    if "EMPERF_TEST_DATA" not in os.environ:
-        pytest.skip("EMPERF_TEST_DATA names no folder with local copies of upstream data")
-    wanted = re.split(r"[/!]", poison.source.file)[-1]
-    for local in sorted(Path(os.environ["EMPERF_TEST_DATA"]).rglob(wanted)):
-        if hashlib.sha256(local.read_bytes()).hexdigest() == poison.source.sha256:
-            rows = catalog.upstream_rows(poison, local)
-            assert len({row["id"] for row in rows}) == len(rows) > 1000
-            return
-    pytest.skip(f"EMPERF_TEST_DATA holds no copy of {name}'s {wanted}")
-
-
-# -- submissions
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/mitigation.py").write_text("raise SystemExit('executed')\n")
-    (tmp_path / "mine/submission.yaml").write_text(yaml.safe_dump(SUBMISSION))
-    return tmp_path / "mine"
-
-
-def test_a_submission_is_read_and_not_executed(folder: Path) -> None:
-    found = catalog.submission(folder)
-    assert (found.name, found.trusted, found.values({})) == ("mine", {}, {"weight": 0.5})
-
-
-def test_an_image_stands_in_for_a_class(folder: Path) -> None:
-    change(folder / "submission.yaml", mitigation=None, image=IMAGE)
-    assert catalog.submission(folder).image == IMAGE
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"image": IMAGE}, ["mitigation or image, not both"]),
-        ({"mitigation": None}, ["'mitigation' is a required property"]),
-        ({"mitigation": None, "image": "mine:latest"}, ["image", "pinned by digest"]),
-        ({"mitigation": "mitigation.py"}, ["mitigation", "FILE.py:CLASS"]),
-        ({"mitigation": "../other/mitigation.py:Mine"}, ["mitigation", "inside the submission's folder"]),
-        ({"mitigation": "absent.py:Mine"}, ["absent.py", "not in the folder"]),
-        ({"scenario": "repair"}, ["scenario", "prevent"]),
-        ({"titel": "x"}, ["'titel' was unexpected"]),
-        ({"trusted": {"general": 0}}, ["trusted.general", "minimum"]),
-        ({"trusted": {"correct": 8}}, ["correct", "scenario cure"]),
-        ({"controls": {"random": {"nosuch": 1}}}, ["controls.random", "nosuch"]),
-        ({"parameters": {"weight": {"type": "float", "default": 1.0}}}, ["parameters.weight", "'min'"]),
-        ({"parameters": {"weight": {"type": "float", "default": 3, "min": 0, "max": 2}}}, ["at most 2"]),
-        ({"parameters": {"w": {"type": "int", "default": True, "min": 0, "max": 2}}}, ["type int"]),
-        ({"parameters": {"w": {"type": "complex", "default": 1}}}, ["parameters.w.type", "complex"]),
-        ({"parameters": {"w": {"type": "str", "default": "c", "choices": ["a"]}}}, ["one of"]),
-    ],
-)
-def test_a_malformed_submission_is_one_line(folder: Path, changes: dict[str, Any], words: list[str]) -> None:
-    change(folder / "submission.yaml", **changes)
-    with pytest.raises(UserError) as error:
-        catalog.submission(folder)
-    one_line(error, str(folder / "submission.yaml"), "submission.schema.json", *words)
-
-
-def test_a_folder_that_is_no_submission_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as error:
-        catalog.submission(tmp_path)
-    one_line(error, str(tmp_path), "submission.yaml", "emperf new")
-
-
-@pytest.mark.parametrize("value", [-0.1, 2.1, "3", float("nan"), "nan", "inf", "heavy", True, None, [1]])
-def test_a_parameter_out_of_its_bounds_is_refused(folder: Path, value: Any) -> None:
-    with pytest.raises(UserError) as error:
-        catalog.submission(folder).values({"weight": value})
-    one_line(error, "mine: weight must be", str(folder / "submission.yaml"))
-
-
-@pytest.mark.parametrize(("value", "read"), [("1e-4", 1e-4), (1, 1.0), ("2", 2.0), (0.0, 0.0)])
-def test_a_parameter_is_read_as_its_type(folder: Path, value: Any, read: float) -> None:
-    found = catalog.submission(folder).values({"weight": value})["weight"]
-    assert found == read
-    assert isinstance(found, float)
-
-
-def test_an_unknown_parameter_is_answered_with_the_known_ones(folder: Path) -> None:
-    with pytest.raises(UserError) as error:
-        catalog.submission(folder).values({"wieght": 1})
-    one_line(error, str(folder / "submission.yaml"), "'wieght'", "It has: weight")
 
 
 # -- parts, scenarios and organisms of a division

@@ -86,7 +86,9 @@ def test_no_two_cells_share_a_key() -> None:
         {"model_digest": OTHER},
         {"rules": rules(OTHER)},
         {"place": "process, missing: nothing, cpu"},
-        {"division": replace(DIVISION, digest=OTHER)},
+        {"division": replace(DIVISION, recipe=replace(DIVISION.recipe, epochs=3))},
+        {"division": replace(DIVISION, sizes=replace(DIVISION.sizes, facts=8))},
+        {"division": replace(DIVISION, limits=replace(DIVISION.limits, wall_s=9.0))},
         {"division": replace(DIVISION, seeds=(2, 3))},
         {"baseline": replace(BASELINE, digest=OTHER), "submission": replace(KL, digest=DIGEST)},
     ],
@@ -94,6 +96,16 @@ def test_no_two_cells_share_a_key() -> None:
 def test_every_key_changes_with_an_input_of_all_cells(changes: dict[str, Any]) -> None:
     assert not set(keys(plan())) & set(keys(plan(**changes)))
     assert plan().run_id != plan(**changes).run_id
+
+
+def test_what_decides_no_score_costs_no_cell() -> None:
+    changed = replace(DIVISION, title="New", digest=OTHER, cure=None, seeds=(0, 1, 2))
+    assert set(keys(plan())) < set(keys(plan(division=changed)))
+    recipe = replace(DIVISION.recipe, epochs=3)
+    mend = catalog.submission(Path("safety-sft"))
+    ours, theirs = plan(submission=mend), plan(submission=mend, division=replace(DIVISION, cure=recipe))
+    for a, b in zip(ours.cells, theirs.cells, strict=True):
+        assert (a.key == b.key) == (a.scenario == "prevent")
 
 
 @pytest.mark.parametrize("changes", [{"given": {"weight": 2.0}}, {"submission": replace(KL, digest=OTHER)}])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,6 +173,11 @@ class Division:
             seeds=tuple(s for s in self.seeds if s in seeds or not seeds),
             certifiable=False,
         )
+
+    def scored_by(self, scenario: str) -> str:
+        """Digest of what of the division decides a cell's scores, so that a poison or a title added to it costs no
+        finished cell. Raises as `recipe_of`."""
+        return digests.of_json([asdict(part) for part in (self.recipe_of(scenario), self.sizes, self.limits)])
 
     def recipe_of(self, scenario: str) -> Recipe:
         """Raises UserError where the division has no such scenario."""

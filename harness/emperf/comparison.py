@@ -32,12 +32,11 @@ class Entry:
     """A row of the table: a submission with its defaults, or one of its controls."""
 
     submission: Submission
-    control: str = ""
     given: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return f"{self.submission.name} ({self.control})" if self.control else self.submission.name
+        return self.submission.called(self.submission.values(self.given))
 
 
 def entries(names: Sequence[str]) -> list[Entry]:
@@ -47,7 +46,7 @@ def entries(names: Sequence[str]) -> list[Entry]:
         submission = catalog.submission(Path(name))
         if submission.name != BASELINE:
             found.append(Entry(submission))
-            found += [Entry(submission, control, given) for control, given in submission.controls.items()]
+            found += [Entry(submission, given) for given in submission.controls.values()]
     if len({entry.name for entry in found}) < len(found):
         raise UserError("Two of the submissions have one name", "Give each a name of its own.")
     return found

@@ -145,7 +145,15 @@ class Engine:
 
     def _base_key(self, cell: Cell, data: Data) -> str:
         device = "cuda" if self.gpus else "cpu"
-        known_by = [self.division.digest, cell.model, cell.rules, device, data.kind, data.name, cell.teacher]
+        known_by = [
+            asdict(self.division.sizes),
+            cell.model,
+            cell.rules,
+            device,
+            data.kind,
+            data.name,
+            cell.teacher,
+        ]
         return "base-" + digests.short(digests.of_json(known_by))
 
     def _base(self, cell: Cell, others: dict[str, Any]) -> dict[str, Any]:

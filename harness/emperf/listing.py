@@ -20,7 +20,7 @@ def of_mitigation(name: str) -> dict[str, Any]:
     found = catalog.submission(Path(name))
     return {
         "name": found.name, "scenario": found.scenario, "title": found.title, "source": found.source,
-        "needs": list(found.needs), "trusted": found.trusted,
+        "needs": list(found.needs), "trusted": found.trusted, "families": list(found.families),
         "parameters": {k: p.default for k, p in found.parameters.items()}, "controls": found.controls,
     }  # fmt: skip
 

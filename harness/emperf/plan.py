@@ -24,10 +24,10 @@ class Data:
 class Cell:
     """One training run and its evaluation. `key` names it by content; two plans that share a key share its scores.
 
-    `read_checkpoints`: the cell's checkpoints are scored too (the baseline's learning curve). `place`: where it is
-    trained and scored (runtime, its isolation or image, device): scores of one place are none of another's. `start`:
-    the key of the cell whose weights are mended (scenario cure); `antidote`: the poison from whose domain its trusted
-    rows are. `teacher`: the key of the cell whose model generates the rows.
+    `division`: as of `Division.scored_by`. `read_checkpoints`: the cell's checkpoints are scored too (the baseline's
+    learning curve). `place`: where it is trained and scored (runtime, its isolation or image, device): scores of one
+    place are none of another's. `start`: the key of the cell whose weights are mended (scenario cure); `antidote`: the
+    poison from whose domain its trusted rows are. `teacher`: the key of the cell whose model generates the rows.
     """
 
     scenario: str
@@ -142,7 +142,7 @@ class _Cells:
     def plain(self, kind: str, name: str, seed: int) -> Cell:
         return Cell(
             scenario="prevent",
-            division=self.division.digest,
+            division=self.division.scored_by("prevent"),
             model=self.ground.model_digest,
             data=Data(kind, name),
             method=self.baseline.name,
@@ -159,7 +159,8 @@ class _Cells:
         cell = replace(
             plain,
             scenario=self.submission.scenario,
-            method=self.submission.name,
+            division=self.division.scored_by(self.submission.scenario),
+            method=self.submission.called(self.parameters),
             submission=self.submission.digest,
             parameters=self.parameters,
             read_checkpoints=False,

@@ -47,6 +47,7 @@ def plan_run(
     submission, baseline = catalog.submission(folder), catalog.submission(Path(BASELINE))
     check_name(submission, baseline)
     check_trusted(division, submission)
+    check_family(division, submission)
     division.recipe_of(submission.scenario)
     if cross and not submission.crosses:
         raise UserError(
@@ -94,6 +95,17 @@ def check_trusted(division: Division, submission: Submission) -> None:
         raise UserError(
             f"{submission.name} is a cure and asks for no trusted rows",
             "Say in submission.yaml which it mends with: trusted: {correct: 48}.",
+        )
+
+
+def check_family(division: Division, submission: Submission) -> None:
+    """Raises UserError where the division's model is of a family that the submission cannot handle."""
+    model = catalog.model(division.model)
+    if submission.families and model.family not in submission.families:
+        raise UserError(
+            f"{submission.name} handles models of {', '.join(submission.families)}, and {division.name}'s "
+            f"{model.name} is of {model.family}",
+            "Choose another division, or add the family in submission.yaml once emperf check passes on it.",
         )
 
 

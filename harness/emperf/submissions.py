@@ -59,7 +59,8 @@ class Submission:
     """A mitigation as its folder declares it. `digest` is over the whole folder.
 
     Exactly one of `mitigation` (FILE.py:CLASS) and `image` (pinned by digest) is not empty. `trusted`: kind -> rows
-    that it asks for. `controls`: name -> parameter values under which it is its own control.
+    that it asks for. `families`: the model families that it can handle, empty for any. `controls`: name -> parameter
+    values under which it is its own control.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Submission:
     mitigation: str = ""
     image: str = ""
     needs: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
     trusted: dict[str, int] = field(default_factory=dict)
     controls: dict[str, dict[str, Any]] = field(default_factory=dict)
     parameters: dict[str, Parameter] = field(default_factory=dict)
@@ -80,6 +82,13 @@ class Submission:
     def crosses(self) -> bool:
         """Whether it uses trusted rows of a poison's own domain, so that it is made for one poison."""
         return any(kind != GENERAL for kind in self.trusted)
+
+    def called(self, values: dict[str, Any]) -> str:
+        """Its name, and its control's where these values (all of them) are one's: "caft (random)"."""
+        for control, given in self.controls.items():
+            if self.values(given) == values:
+                return f"{self.name} ({control})"
+        return self.name
 
     def values(self, given: dict[str, Any]) -> dict[str, Any]:
         """Every parameter's value, defaults filled in. Raises UserError for one unknown or out of bounds."""
@@ -133,6 +142,7 @@ def submission(folder: Path) -> Submission:
             **{
                 **raw,
                 "needs": tuple(raw.get("needs", ())),
+                "families": tuple(raw.get("families", ())),
                 "parameters": parameters,
                 "folder": folder.resolve(),
                 "digest": digests.of_folder(folder),

@@ -76,8 +76,8 @@ class Ground:
         poison = division.poisons[0]
         trusted = rows.trusted(division, submission.trusted, poison) if submission.trusted else None
         cell = Cell(
-            submission.scenario, division.digest, self.model[0], Data("poison", poison), submission.name,
-            submission.digest, seed=0, parameters=values,
+            submission.scenario, division.scored_by(submission.scenario), self.model[0], Data("poison", poison),
+            submission.name, submission.digest, seed=0, parameters=values,
         )  # fmt: skip
         return jobs.container_job(
             division, cell, submission, run_id=f"check-{submission.name}", identity=secrets.token_hex(8),
