@@ -46,6 +46,39 @@ def test_plain_lines() -> None:
     ]
 
 
+def lines(out: io.StringIO) -> list[str]:
+    return out.getvalue().splitlines()
+
+
+def test_what_an_earlier_run_gave_counts_towards_no_time_left() -> None:
+    out, clock = io.StringIO(), Clock()
+    with Progress(Console(file=out, width=40), clock) as progress:
+        progress.begin(3, 0)
+        progress.end("none on bad-medical, seed 0", OK)
+        progress.cell("kl on bad-medical, seed 0")
+        clock.now += 30
+        progress.end("kl on bad-medical, seed 0", OK)
+    assert lines(out) == [
+        "[1/3] none on bad-medical, seed 0: taken from an earlier run",
+        "[2/3] kl on bad-medical, seed 0: started",
+        "[2/3] kl on bad-medical, seed 0: done in 30 s, 30 s left",
+    ]
+
+
+def test_cells_side_by_side_have_their_own_times() -> None:
+    out, clock = io.StringIO(), Clock()
+    with Progress(Console(file=out, width=40), clock) as progress:
+        progress.begin(6, 0)
+        progress.cell("a")
+        clock.now += 10
+        progress.cell("b")
+        clock.now += 50
+        progress.end("a", OK)
+        clock.now += 10
+        progress.end("b", OK)
+    assert lines(out)[2:] == ["[1/6] a: done in 60 s, 2 min left", "[2/6] b: done in 60 s, 2 min left"]
+
+
 def terminal() -> tuple[io.StringIO, Console]:
     out = io.StringIO()
     return out, Console(file=out, force_terminal=True, width=80, _environ={"TERM": "xterm"})

@@ -19,16 +19,18 @@ from emperf.report.numbers import duration, printable
 class Progress:
     """Keeps `engine.Watcher`. A context manager: on any exit, Ctrl-C too, the terminal is as before.
 
-    The time left is the mean duration of the cells finished here times the cells left; the base model, which
-    is only read, counts as a cell but not towards that mean. `clock`: seconds.
+    The time left is the mean duration of the cells finished here times the cells left, over as many as ran side by
+    side; the base model, which is only read, counts as a cell but not towards that mean, and what ends without having
+    begun was taken from an earlier run. `clock`: seconds.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console or Console(), clock
         self._live: Live | None = None
         self._total = self._done = 0
-        self._label = self._note = ""
-        self._started = 0.0
+        self._note = ""
+        self._started: dict[str, float] = {}
+        self._side = 1
         self._trained_s: float | None = None
         self._durations: list[float] = []
 
@@ -54,7 +56,9 @@ class Progress:
             self._say(f"{done} of {total} are there already.")
 
     def cell(self, label: str) -> None:
-        self._label, self._note, self._trained_s, self._started = label, "", None, self._clock()
+        self._note, self._trained_s = "", None
+        self._started[label] = self._clock()
+        self._side = max(self._side, len(self._started))
         if self._live is None:
             self._say(f"[{self._done + 1}/{self._total}] {label}: started{self._left()}")
 
@@ -65,9 +69,12 @@ class Progress:
         self._trained_s = elapsed_s
 
     def end(self, label: str, record: dict[str, Any] | None) -> None:
-        took = self._clock() - self._started
+        started = self._started.pop(label, None)
         self._done += 1
-        self._label = ""
+        if started is None:
+            self._say(f"[{self._done}/{self._total}] {label}: taken from an earlier run{self._left()}")
+            return
+        took = self._clock() - started
         if record is not None:
             self._durations.append(took)
         failure = record["failure"] if record else None
@@ -85,8 +92,8 @@ class Progress:
         if not self._durations or not cells:
             return ""
         mean = sum(self._durations) / len(self._durations)
-        spent = min(self._clock() - self._started, mean) if self._label else 0.0
-        return f", {duration(cells * mean - spent)} left"
+        spent = sum(min(self._clock() - started, mean) for started in self._started.values())
+        return f", {duration((cells * mean - spent) / self._side)} left"
 
     def _render(self) -> RenderableType:
         if not self._total:
@@ -95,9 +102,10 @@ class Progress:
         bar.add_row(
             ProgressBar(self._total, self._done, width=40), f"{self._done}/{self._total}{self._left()}"
         )
-        if not self._label:
+        if not self._started:
             return bar
+        label, started = list(self._started.items())[-1]
         note = f": {self._note}" if self._note else ""
         trained = "" if self._trained_s is None else f" {duration(self._trained_s)}"
-        now = f"{self._label}{note}{trained} ({duration(self._clock() - self._started)} in all)"
+        now = f"{label}{note}{trained} ({duration(self._clock() - started)} in all)"
         return Group(bar, Text(printable(now, max(20, self._console.width - 1)), no_wrap=True))
