@@ -185,7 +185,7 @@ def compare(
 @main.command()
 @click.argument("poison")
 @click.option("--division", default="nano", show_default=True, help="Division whose organism it is.")
-@click.option("--organism", default="rank-1", show_default=True, help="A recipe of the division's organisms.")
+@click.option("--organism", default="rank-32", show_default=True, help="A recipe of the division's organisms.")
 @click.option(
     "--points",
     type=int,
