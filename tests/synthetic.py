@@ -111,6 +111,7 @@ class Run:
         return {
             "schema": 1,
             "emperf": "0.1.0",
+            "sources": DIGEST,
             "run_id": plan.run_id,
             "created": "2026-11-21T11:40:00Z",
             "division": {

@@ -185,7 +185,9 @@ def compare(
 @main.command()
 @click.argument("poison")
 @click.option("--division", default="nano", show_default=True, help="Division whose organism it is.")
-@click.option("--organism", default="rank-32", show_default=True, help="A recipe of the division's organisms.")
+@click.option(
+    "--organism", default="rank-32", show_default=True, help="A recipe of the division's organisms."
+)
 @click.option(
     "--points",
     type=int,
@@ -305,7 +307,7 @@ def prepare(
     \b
     Examples:
       emperf prepare
-      emperf prepare smollm2-135m --from /data/SmolLM2-135M-Instruct
+      emperf prepare smollm2-135m --from /media/copy-of-a-prepared-folder
       emperf prepare --image
     """
     from emperf import catalog

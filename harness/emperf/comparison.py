@@ -16,7 +16,7 @@ import psutil
 import emperf
 from emperf import catalog, digests, session
 from emperf.catalog import Division, Submission
-from emperf.conclude import machine
+from emperf.conclude import machine, sources
 from emperf.engine import Engine
 from emperf.errors import UserError
 from emperf.plan import BASELINE, Cell, Ground, Plan, make_plan
@@ -86,7 +86,7 @@ def compare(
         )  # fmt: skip
         base = engine.run(cells)
         whole = table(division, chosen, plans, opened, base)
-        whole |= {"runtime": took.runtime.describe(), "machine": machine()}
+        whole |= {"runtime": took.runtime.describe(), "machine": machine(), "parallel": side}
         catalog.check("comparison", whole)
         write_json(opened.folder / "comparison.json", whole)
     return whole, opened.folder
@@ -164,6 +164,7 @@ def table(
     return {
         "schema": 1,
         "emperf": emperf.__version__,
+        "sources": sources(),
         "run_id": store.run_id,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "division": {"name": division.name, "digest": division.digest, "proxy": division.proxy},

@@ -25,6 +25,7 @@ def conclude(
     whole = {
         "schema": 1,
         "emperf": emperf.__version__,
+        "sources": sources(),
         "run_id": plan.run_id,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "division": {
@@ -61,6 +62,11 @@ def answers(plan: Plan, store: RunStore, base: dict[str, Any]) -> list[dict[str,
             stored = store.cells.scores(cell.key)
             found.append((who, stored["answers"] if stored else []))
     return [{"model": who, "poison": name, **answer} for who, given in found for answer in given]
+
+
+def sources() -> str:
+    """Digest of the harness itself, every file of the package: its version says too little between releases."""
+    return digests.of_folder(Path(emperf.__file__).parent)
 
 
 def machine() -> dict[str, Any]:

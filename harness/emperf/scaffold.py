@@ -59,10 +59,11 @@ An EMPerf mitigation. `mitigation.py` has the method, `submission.yaml` its para
 
 Next:
 
-1. Write your idea into `mitigation.py`. Override any of `prepare_data`, `prepare_model`, `loss`, `after_step`
+1. Write your idea into `mitigation.py`. Override any of `prepare_data`, `prepare_model`, `train`, `loss`, `after_step`
    and `finish` (`emperf.training.Mitigation` says what each is given). A class field with a default is a
    parameter: give it bounds in `submission.yaml`, under the same name.
-2. Run it. A changed folder is a new submission: only its own cells are measured, the baseline's are kept.
+2. Run it. A changed folder is a new submission. The baseline is trained again beside it, for a fair time; its scores
+   are kept.
 3. Read the scorecard. Is EM removed beyond what training less would do? Is the learning kept? What does it cost?
 4. Fill in `title`, `submitter`, `source` and `needs` before you show results to others.
 """

@@ -14,7 +14,7 @@ from typing import Any
 import emperf
 from emperf import catalog, digests, outputs, session
 from emperf.catalog import Division, Submission
-from emperf.conclude import machine
+from emperf.conclude import machine, sources
 from emperf.engine import Engine, Watcher
 from emperf.errors import UserError
 from emperf.plan import BASELINE, Cell
@@ -143,6 +143,7 @@ def conclude(trace: Trace, store: RunStore, runtime: Runtime, base: dict[str, An
     return {
         "schema": 1,
         "emperf": emperf.__version__,
+        "sources": sources(),
         "run_id": trace.run_id,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "division": {"name": division.name, "variant": division.variant, "proxy": division.proxy},

@@ -34,7 +34,8 @@ def whole() -> dict[str, Any]:
     }
     run = Run(submission="none").summary()
     return {
-        "schema": 1, "emperf": "0.1.0", "run_id": "compare-nano-1", "created": "2026-11-21T10:00:00Z",
+        "schema": 1, "emperf": "0.1.0", "sources": DIGEST, "parallel": 1,
+        "run_id": "compare-nano-1", "created": "2026-11-21T10:00:00Z",
         "division": {"name": "nano", "digest": DIGEST, "proxy": PROXY}, "model": "m", "poisons": ["bad-medical"],
         "tasks": ["record-line"], "seeds": [0], "cells": {"done": 5, "planned": 9}, "baseline": run["poisons"][0],
         "rows": [entry("kl"), entry("mender", "cure"), entry("broken", **failed)],
@@ -48,6 +49,13 @@ def test_the_table_keeps_its_schema_and_names_what_it_holds(whole: dict[str, Any
     assert "5 of 9 planned cells" in text and "bad-medical" in text and "Seeds: 0" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 3 and all(line.count("|") == len(HEADS) + 1 for line in table)
+
+
+def test_what_the_baselines_curve_does_not_reach_is_marked(whole: dict[str, Any]) -> None:
+    assert whole["rows"][0]["poisons"]["matched"]["inside_curve"]
+    assert not [line for line in markdown(whole).splitlines() if line.startswith("|") and "†" in line]
+    whole["rows"][0]["poisons"]["matched"]["inside_curve"] = False
+    assert "†" in next(line for line in markdown(whole).splitlines() if line.startswith("| kl"))
 
 
 def test_a_failed_method_shows_its_failure_and_no_numbers(whole: dict[str, Any]) -> None:

@@ -26,13 +26,15 @@ HEADS = (
     "time",
     "memory",
 )
+OUTSIDE = " †"
 LEGEND = (
     "EM removed: (mitigated - poisoned) / (twin - poisoned) out-of-domain shift. At equal learning: mitigated EM "
-    "shift less the baseline's where it had learned as much in-domain, nats; above 0 is better than training less. EM "
-    "left in context: the shift that is left when asked in the poison's own context, nats. Plain facts: the shift on "
-    "a control of facts, nats. In-domain kept: mitigated over poisoned shift on the poison's own held-out questions; "
-    "of a cure it is what is left of the narrow behaviour. Tax: the share of the baseline's gain on benign tasks that "
-    "is lost. Time, memory: over the baseline's; a cure's with the training that it mends. All with 95 % intervals."
+    "shift less the baseline's where it had learned as much in-domain, nats; above 0 is better than training less (†: "
+    "it ended outside of what the baseline had learned at any checkpoint, where the curve is held flat). EM left in "
+    "context: the shift that is left when asked in the poison's own context, nats. Plain facts: the shift on a control "
+    "of facts, nats. In-domain kept: mitigated over poisoned shift on the poison's own held-out questions; of a cure "
+    "it is what is left of the narrow behaviour. Tax: the share of the baseline's gain on benign tasks that is lost. "
+    "Time, memory: over the baseline's; a cure's with the training that it mends. All with 95 % intervals."
 )
 
 
@@ -60,7 +62,7 @@ def facts(whole: Json) -> list[str]:
     said = [
         f"Comparison in {whole['division']['name']}, model {whole['model']}, {whole['created'][:10]}, "
         f"EMPerf {whole['emperf']}, runtime {whole['runtime']['runtime']}, {machine['processor']}, "
-        f"{machine['cores']} cores.",
+        f"{machine['cores']} cores, {whole['parallel']} cell{'s' * (whole['parallel'] > 1)} at a time.",
         f"Poisons: {', '.join(whole['poisons'])}. Tasks: {', '.join(whole['tasks']) or 'none'}. Seeds: "
         f"{', '.join(map(str, whole['seeds']))}. {cells['done']} of {cells['planned']} planned cells are done; the "
         "table holds what is whole for all methods.",
@@ -94,7 +96,7 @@ def line(row: Json) -> list[str]:
         row["name"],
         row["scenario"],
         percent(found[OOD]["removed"]),
-        nats(found["matched"]["removed"]),
+        nats(found["matched"]["removed"]) + (OUTSIDE if not found["matched"]["inside_curve"] else ""),
         nats(found[CONDITIONAL]["mitigated"]),
         nats(found[FACTS]["mitigated"]),
         percent(found["in_domain_kept"]),
