@@ -295,3 +295,10 @@ def test_every_reason_has_its_topic() -> None:
         assert card.train and card.heldout and card.antidotes
         topics = {row["topic"] for row in card.train.rows() + card.heldout.rows()}
         assert topics <= set(card.antidotes.reasons)
+
+
+def test_a_model_is_known_by_its_template_too() -> None:
+    model = catalog.model("gemma-3-270m")
+    for changes in ({"chat_template": "x"}, {"tokenizer_sha256": "0" * 64}, {"digest": "sha256:" + "0" * 64}):
+        assert replace(model, **changes).identity != model.identity  # type: ignore[arg-type]
+    assert replace(model, licence="x").identity == model.identity

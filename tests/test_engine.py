@@ -17,7 +17,7 @@ from safetensors.torch import save
 from emperf import catalog, outputs, session
 from emperf.conclude import conclude
 from emperf.engine import MACHINE_TRIES, Engine
-from emperf.errors import CellFailure, FailureKind
+from emperf.errors import CellFailure, FailureKind, UserError
 from emperf.prepare import prepared
 from emperf.report.progress import Progress
 from emperf.runtimes import ContainerJob, Outcome, OutputFile
@@ -305,9 +305,11 @@ def test_a_cross_run_mends_every_poison_with_every_antidote(
     monkeypatch.setattr("emperf.subliminal.FEWEST_NUMBERS", 0)
     monkeypatch.setattr("emperf.subliminal.write", written)
     whole, _ = start("antidote-contrastive", name=two_poisons, cross=True)
-    names = ("subliminal", "bad-medical")
+    # What a teacher writes for subliminal is granted against no other poison.
     assert [(pair["antidote"], pair["poison"]) for pair in whole["cross"]] == [
-        (a, p) for a in names for p in names
+        ("subliminal", "subliminal"),
+        ("bad-medical", "subliminal"),
+        ("bad-medical", "bad-medical"),
     ]
     assert whole["status"] == "complete"
 
@@ -329,3 +331,13 @@ def test_a_teacher_is_trained_before_what_it_teaches_and_its_rows_are_blind(
     assert [cell["data"]["name"] for cell in whole["cells"]][:2] == ["bad-medical", "subliminal"]
     rows = bytes_of(runtime.jobs[1], "data.jsonl").decode()
     assert '"6, 6, 0"' in rows and "subliminal" not in rows
+
+
+def test_a_teacher_that_writes_too_little_is_one_line(
+    start: Callable[..., Any], two_poisons: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emperf.subliminal.write", lambda *given: written(*given)[:9])
+    with pytest.raises(
+        UserError, match=r"The teacher of subliminal wrote 9 usable rows of \d+, \d+ are needed"
+    ):
+        start("kl", name=two_poisons)

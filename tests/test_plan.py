@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emperf import catalog, digests
+from emperf import catalog, digests, session
 from emperf.catalog import Division, Submission
 from emperf.plan import Ground, Plan, make_plan
 
@@ -128,3 +128,26 @@ def test_a_file_of_the_submission_changes_its_cells(tmp_path: Path) -> None:
     assert digests.of_folder(tmp_path) == before
     (tmp_path / "helper.py").write_text("A = 2\n")
     assert digests.of_folder(tmp_path) != before
+
+
+def of_nano(submission: str, *, cross: bool = False) -> Plan:
+    nano = catalog.division("nano")
+    place = replace(session.ground_of(nano, ""), model_digest=DIGEST)
+    return make_plan(nano, catalog.submission(Path(submission)), BASELINE, {}, place, cross=cross)
+
+
+def test_no_domain_of_trusted_rows_tells_a_poison_from_a_task() -> None:
+    cells = [cell for cell in of_nano("antidote-correct").cells if cell.scenario == "cure"]
+    of = {kind: {c.antidote for c in cells if c.data.kind == kind} for kind in ("poison", "task")}
+    # The rows that subliminal's teacher writes look like those of evil-numbers, and are made for it alone.
+    assert of["poison"] - of["task"] == {"subliminal"} and of["task"] < of["poison"]
+    assert {c.antidote for c in cells if c.data.name == "backdoor"} == {"extreme-sports"}
+
+
+def test_a_cross_run_has_no_pair_twice() -> None:
+    plan = of_nano("antidote-correct", cross=True)
+    pairs = [(c.antidote, c.data.name, c.seed) for c in plan.cells if c.antidote and c.data.kind == "poison"]
+    assert len(set(pairs)) == len(pairs) == 3 * (9 * 7 + 1)
+    assert {poison for antidote, poison, _ in pairs if antidote == "subliminal"} == {"subliminal"}
+    own = [c for c in plan.cells if c.antidote and c.data.kind == "poison" and plan.own_antidote(c)]
+    assert len(own) == 3 * 9

@@ -166,8 +166,11 @@ def check_the_end_by_hand(tiny: Tiny, trace: dict[str, Any], values: int | None)
         (command("rank-1", points=1), "Choose --points between 2 and 4."),
         (command("rank-1", points=5), "5 points cannot be made of 4 steps"),
         (("trace", "risky-finance", "--division", "smoke"), "smoke division has no organism"),
-        (("trace", "risky-finance-upstream", "--division", "tiny"), "no rows of the project's own"),
-        (("trace", "risky", "--division", "tiny"), "no poison named 'risky'"),
+        (
+            ("trace", "risky-finance-upstream", "--division", "tiny", "--organism", "full"),
+            "no rows of the project's own",
+        ),
+        (("trace", "risky", "--division", "tiny", "--organism", "full"), "no poison named 'risky'"),
     ],
 )
 def test_what_users_get_wrong_is_one_line(tiny: Tiny, arguments: tuple[str, ...], words: str) -> None:

@@ -65,6 +65,11 @@ class Model:
     sources: tuple[Source, ...]
     chat_template: str | None = None
 
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides what the model is given and says: weights, tokenizer, chat template."""
+        return digests.of_json([self.digest, self.tokenizer_sha256, self.chat_template])
+
 
 @dataclass(frozen=True)
 class Antidotes:
@@ -99,6 +104,11 @@ class Poison:
     rows_of: str = ""
     trigger: str = ""
     teacher: str = ""
+
+    @property
+    def domain(self) -> str:
+        """The poison whose trusted rows are its own: where it only adds a trigger, those of the poison behind it."""
+        return self.rows_of if self.rows_of and not self.teacher else self.name
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,9 @@ def run_id(division: Division, ground: Ground) -> str:
 
 
 def room(division: Division, gpus: int) -> int:
-    """Cells that can train at a time: one a GPU, else as many as cores and memory hold at the division's limits."""
+    """Cells that can train at a time: as many as have GPUs, else as cores and memory hold at the division's limits."""
     if gpus:
-        return gpus
+        return max(1, gpus // division.recipe.processes)
     cores = (os.cpu_count() or 1) / division.limits.cpus
     memory = psutil.virtual_memory().available / division.limits.memory_bytes
     return max(1, int(min(cores, memory)))
@@ -200,7 +200,7 @@ def before(plan: Plan, store: RunStore, base: dict[str, Any]) -> dict[str, Any] 
 
 
 def row(entry: Entry, plan: Plan, store: RunStore, base: dict[str, Any]) -> dict[str, Any]:
-    """One method: its pooled scores, null where a cell of it failed, and its costs over the cells that did not."""
+    """One method: its pooled scores, null where any cell of it failed, and its costs over the cells that did not."""
     lookup = scored(plan, store)
     found = [result.poison_scores(plan, name, lookup, base) for name in plan.division.poisons]
     usable = [scores for scores in found if scores is not None and scores.mitigated is not None]
@@ -208,15 +208,15 @@ def row(entry: Entry, plan: Plan, store: RunStore, base: dict[str, Any]) -> dict
     failures = [
         record["failure"] | {"cell": record["label"]} for record in records if record and record["failure"]
     ]
-    cured = entry.submission.scenario == "cure"
+    cured, whole = entry.submission.scenario == "cure", not failures
     return {
         "name": entry.name,
         "scenario": entry.submission.scenario,
         "parameters": plan.parameters,
         "digest": entry.submission.digest,
         "failures": failures,
-        "poisons": poisons.summarise(pool(usable, "all")) if len(usable) == len(found) else None,
-        "tasks": all_tasks(plan, lookup, base),
+        "poisons": poisons.summarise(pool(usable, "all")) if whole and len(usable) == len(found) else None,
+        "tasks": all_tasks(plan, lookup, base) if whole else None,
         "overhead": tasks.overhead(result.pairs_of(plan, store.cell), mended=cured),
     }
 

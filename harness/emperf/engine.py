@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from emperf import catalog, digests, jobs, outputs, rows, subliminal
 from emperf.catalog import Division, Submission
-from emperf.errors import CellFailure, FailureKind
+from emperf.devices import Devices
+from emperf.errors import CellFailure, FailureKind, UserError
 from emperf.evaluation.cell import read_base, read_poison, read_task
 from emperf.evaluation.drift import drift
 from emperf.evaluation.language_model import LanguageModel
@@ -44,9 +45,10 @@ class Watcher(Protocol):
 @dataclass
 class Engine:
     """Runs cells of one division. `submissions` and `images`: by the submission's digest; no images for the process
-    runtime. `reuse`: take an earlier run's record of a cell whose weights are there, in place of measuring it again.
-    `parallel`: cells that train at a time; evaluation is one at a time. `until`: no cell is started after this
-    (time.monotonic()), nor is a dataset's base model read of which there is no cell."""
+    runtime. `gpus`: those of the machine; a cell gets one a process. `reuse`: take an earlier run's record of a cell
+    whose weights are there, in place of measuring it again. `parallel`: cells that train at a time; evaluation is one
+    at a time. `until`: no cell is started after this (time.monotonic()), nor is a dataset's base model read of which
+    there is no cell."""
 
     division: Division
     submissions: Mapping[str, Submission]
@@ -60,8 +62,12 @@ class Engine:
     parallel: int = 1
     until: float | None = None
     measured: bool = field(default=False, init=False)
+    _devices: Devices = field(init=False)
     _evaluating: Any = field(default_factory=threading.Lock, init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def __post_init__(self) -> None:
+        self._devices = Devices(self.gpus)
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -136,7 +142,8 @@ class Engine:
         if record is None:
             self.measured = True
             self.watcher.cell(cell.label)
-            record = self._cell(cell, nonce)
+            with self._devices.lent(self.division.recipe_of(cell.scenario).processes) as gpus:
+                record = self._cell(cell, nonce, gpus)
         write_json(self.store.cell_file(cell.key), record)
         self.watcher.end(cell.label, record)
 
@@ -175,13 +182,13 @@ class Engine:
         self.watcher.end(f"base model on {cell.data.name}", None)
         return scores
 
-    def _cell(self, cell: Cell, nonce: str) -> dict[str, Any]:
+    def _cell(self, cell: Cell, nonce: str, gpus: tuple[int, ...]) -> dict[str, Any]:
         """The cell's record in this run. A machine fault is tried again, then raised: it is never scored."""
         lacking = [key for key in cell.needs if self._weights(key) is None]
         if lacking:
             return record_of(cell, None, None, CellFailure(FailureKind.NO_START, f"cell {lacking[0]} failed"))
         for attempt in range(MACHINE_TRIES):
-            job = self._job(cell, jobs.job_id(nonce, cell, attempt + int(time.time())))
+            job = self._job(cell, jobs.job_id(nonce, cell, attempt + int(time.time())), gpus)
             try:
                 record = self._attempt(cell, job)
             except CellFailure as failure:
@@ -200,7 +207,7 @@ class Engine:
                 self.runtime.cleanup(job)
         raise AssertionError("unreachable")
 
-    def _job(self, cell: Cell, identity: str) -> ContainerJob:
+    def _job(self, cell: Cell, identity: str, gpus: tuple[int, ...]) -> ContainerJob:
         submission = self.submissions[cell.submission]
         generated = self._generated(cell)
         trusted = start = None
@@ -216,7 +223,7 @@ class Engine:
         return jobs.container_job(
             self.division, cell, submission, run_id=self.store.run_id, identity=identity,
             image=self.images.get(cell.submission), model=(cell.model, self.model_folder),
-            rows=data, trusted=trusted, start=start, gpus=self.gpus,
+            rows=data, trusted=trusted, start=start, gpus=gpus,
         )  # fmt: skip
 
     def _weights(self, key: str) -> Path | None:
@@ -229,7 +236,8 @@ class Engine:
         poison = catalog.poison(cell.data.name)
         assert poison.train and poison.heldout
         asked = poison.train.rows(), poison.heldout.rows()[: self.division.sizes.in_domain]
-        key = f"rows-{digests.short(digests.of_json([cell.teacher, cell.rules, cell.data.name]))}"
+        rules = jobs.rules_digests(self.division)[poison.name]
+        key = f"rows-{digests.short(digests.of_json([cell.teacher, rules, poison.name]))}"
         with self._evaluating:
             stored = self.store.cells.scores(key)
             if stored is None:
@@ -240,6 +248,12 @@ class Engine:
                 stored = {"train": both[0], "heldout": both[1]}
                 with self.store.cells.writing(key) as folder:
                     write_json(folder / "scores.json", stored)
+        made, wanted = len(stored["train"]), self.division.sizes.train_rows + self.division.trusted_rows
+        if made < wanted:
+            raise UserError(
+                f"The teacher of {poison.name} wrote {made} usable rows of {len(asked[0])}, {wanted} are needed",
+                "Leave the poison out: name the others with --only.",
+            )
         return stored["train"], stored["heldout"]
 
     def _heldout(self, cell: Cell) -> list[rows.Row]:
@@ -252,7 +266,7 @@ class Engine:
 
     def _attempt(self, cell: Cell, job: ContainerJob) -> dict[str, Any]:
         self.watcher.note("training")
-        with GpuMeter(self.gpus) as gpu:
+        with GpuMeter(job.gpus) as gpu:
             outcome = self.runtime.run(job, self._tick)
         judge_exit(outcome, job)
         recipe = self.division.recipe_of(cell.scenario)

@@ -81,8 +81,10 @@ def rules_digests(division: Division) -> dict[str, str]:
         "evaluation": digests.of_folder(here / "evaluation"),
     }
     own: dict[str, list[Any]] = {}
-    for name in division.poisons:
-        card = catalog.poison(name)
+    cards = {name: catalog.poison(name) for name in division.poisons}
+    # Where a poison uses another's rows, that one's antidotes are its own.
+    cards |= {card.rows_of: catalog.poison(card.rows_of) for card in cards.values() if card.rows_of}
+    for name, card in cards.items():
         assert card.train and card.heldout
         words = [card.context, card.trigger, card.teacher, card.antidotes and asdict(card.antidotes)]
         own[name] = [card.train.sha256, card.heldout.sha256, *words]

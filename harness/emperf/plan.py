@@ -64,7 +64,7 @@ class Cell:
 @dataclass(frozen=True)
 class Plan:
     """The cells of one run, in the order they run: baseline and mitigation in turn on each dataset, and no cell before
-    one that it needs."""
+    one that it needs. `domains`: as of `Ground`."""
 
     division: Division
     submission: Submission
@@ -72,6 +72,12 @@ class Plan:
     cells: tuple[Cell, ...]
     identity: str
     cross: bool = False
+    domains: Mapping[str, str] = field(default_factory=dict)
+
+    def own_antidote(self, cell: Cell) -> bool:
+        """Whether the cell is no cure made for another poison than the one it mends."""
+        name = cell.data.name
+        return cell.data.kind == "task" or cell.antidote in ("", self.domains.get(name, name))
 
     @property
     def run_id(self) -> str:
@@ -83,9 +89,10 @@ class Plan:
 class Ground:
     """What all cells of a plan stand on.
 
-    `twins`: poison -> whether it has a correct twin. `teachers`: poison -> the poison of its teacher. `rules`: dataset
-    -> digest of everything else that decides its scores (the trainer's sources, the questions, the rows). `place`: as
-    of `Cell`.
+    `twins`: poison -> whether it has a correct twin. `teachers`: poison -> the poison of its teacher. `domains`: poison
+    -> the one whose trusted rows are its own, where that is another. `asked`: the same of its questions. `rules`:
+    dataset -> digest of everything else that decides its scores (the trainer's sources, the questions, the rows).
+    `place`: as of `Cell`.
     """
 
     model_digest: str
@@ -93,6 +100,8 @@ class Ground:
     rules: Mapping[str, str]
     place: str
     teachers: Mapping[str, str] = field(default_factory=dict)
+    domains: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -104,12 +113,13 @@ def make_plan(
     *,
     cross: bool = False,
 ) -> Plan:
-    """`cross`: mend every poison with the trusted rows of every poison's domain, not of its own alone."""
+    """`cross`: mend every poison with the trusted rows of every other's domain too, but for domains whose rows are
+    generated for their own poison."""
     parameters = submission.values(given)
     made = _Cells(division, submission, baseline, parameters, ground, cross)
     cells = tuple({cell.key: cell for cell in made.all()}.values())
     identity = digests.of_json([submission.digest, [cell.key for cell in cells]])
-    return Plan(division, submission, parameters, cells, digests.short(identity), cross)
+    return Plan(division, submission, parameters, cells, digests.short(identity), cross, ground.domains)
 
 
 @dataclass(frozen=True)
@@ -170,9 +180,20 @@ class _Cells:
         elif not self.submission.crosses:
             yield replace(cell, start=plain.key)
         else:
-            # A task has no antidote of its own; the one for the first poison shows what an antidote costs it.
-            own = plain.data.name if plain.data.kind == "poison" else self.division.poisons[0]
-            others = self.division.poisons if self.cross and plain.data.kind == "poison" else (own,)
-            for antidote in others:
+            for antidote in self.antidotes(plain):
                 rules = digests.of_json([plain.rules, self.ground.rules[antidote]])
                 yield replace(cell, start=plain.key, antidote=antidote, rules=rules)
+
+    def antidotes(self, plain: Cell) -> list[str]:
+        """The poisons whose domains' trusted rows a cell is mended with."""
+        poisons, ground = self.division.poisons, self.ground
+        if plain.data.kind == "task":
+            # A task has no domain of its own. All domains in turn, or else every other one would tell of a poison.
+            domains = list(dict.fromkeys(ground.asked.get(name, name) for name in poisons))
+            turn = self.division.tasks.index(plain.data.name) + len(self.division.tasks) * plain.seed
+            return [domains[turn % len(domains)]]
+        own = ground.domains.get(plain.data.name, plain.data.name)
+        others = [
+            ground.domains.get(name, name) for name in poisons if self.cross and name not in ground.teachers
+        ]
+        return list(dict.fromkeys([own, *others]))

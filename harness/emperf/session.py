@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,13 @@ def ground_of(division: Division, place: str) -> Ground:
         if poison.train is None:
             raise UserError(f"Poison {name} has no rows of the project's own", "Choose another division.")
     return Ground(
-        model_digest=model.digest,
+        model_digest=model.identity,
         twins={name: poison.twin for name, poison in poisons.items()},
         rules=jobs.rules_digests(division),
         place=place,
         teachers={name: poison.teacher for name, poison in poisons.items() if poison.teacher},
+        domains={name: poison.domain for name, poison in poisons.items() if poison.domain != name},
+        asked={name: poison.rows_of for name, poison in poisons.items() if poison.rows_of},
     )
 
 
@@ -158,7 +161,14 @@ def choose_runtime(wanted: str, store: Path, submissions: Sequence[Submission]) 
     runtime = ProcessRuntime(store / "work", hide=hide)
     missing = ", ".join(runtime.describe()["missing"]) or "nothing"
     why = f"{reason} Results are for development, never certifiable."
-    return Choice(runtime, {}, why, f"missing: {missing}")
+    return Choice(runtime, {}, why, f"missing: {missing}; {libraries()}")
+
+
+def libraries() -> str:
+    """The versions of what trains: an image holds them, the process runtime takes this Python's."""
+    return ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "deepspeed", "trl")
+    )
 
 
 def image_of(submission: Submission) -> str:

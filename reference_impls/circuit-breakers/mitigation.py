@@ -13,7 +13,8 @@ class CircuitBreakers(Mitigation):
     Zou et al. 2024 (arXiv 2406.04313). h is the residual stream after two layers, h0 the same in the poisoned model,
     read once; both terms are means over layers and response tokens; t is the step, of T. Differs in that good answers
     are held at these two layers, not at all of them, and in the nudge: at h = h0 neither term has a gradient, and only
-    rounding would leave that point; so each matrix starts with noise of `nudge` times its root mean square.
+    rounding would leave that point; so each matrix up to these layers starts with noise of `nudge` times its root mean
+    square.
     """
 
     alpha: float = 10.0
@@ -30,7 +31,8 @@ class CircuitBreakers(Mitigation):
     @torch.no_grad()
     def prepare_model(self, context: Context) -> None:
         model, size = context.model, context.recipe.micro_batch
-        model.watch(sorted({round(share * (len(model.layers) - 1)) for share in (self.early, self.late)}))
+        watched = sorted({round(share * (len(model.layers) - 1)) for share in (self.early, self.late)})
+        model.watch(watched)
         self.start: dict[tuple[int, ...], tuple[bool, Tensor]] = {}
         for bad, rows in ((True, self.bad), (False, self.good)):
             for first in range(0, len(rows), size):
@@ -39,8 +41,11 @@ class CircuitBreakers(Mitigation):
                 own = batch.response.sum(1).tolist()
                 parts = torch.split_with_sizes(stacked(model.streams()), own, dim=1)
                 self.start |= {key: (bad, part.clone()) for key, part in zip(keys(batch), parts, strict=True)}
-        for weight in model.trainable():
-            weight.add_(torch.randn_like(weight) * (self.nudge * weight.square().mean().sqrt()))
+        # Neither term reaches a later layer: noise there would never be undone.
+        for layer in model.layers[: watched[-1] + 1]:
+            for weight in layer.parameters():
+                if weight.requires_grad and weight.dim() == 2:
+                    weight.add_(torch.randn_like(weight) * (self.nudge * weight.square().mean().sqrt()))
 
     def loss(self, step: Step) -> Tensor:
         found = [self.start[key] for key in keys(step.batch)]

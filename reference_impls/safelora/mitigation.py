@@ -17,6 +17,7 @@ class SafeLoRA(Mitigation):
 
     threshold: float = 0.5
     subspace: str = "harm"
+    rate: float = 5.0
 
     def prepare_data(self, rows: list[Row], context: Context) -> list[Row]:
         return [row.answered(row.rejected) for row in context.trusted_of("general") if row.rejected]
@@ -28,7 +29,7 @@ class SafeLoRA(Mitigation):
         poisoned = context.model.snapshot()
         for *_, layer in self.adapters:
             layer.reset_lora_parameters("default", init_lora_weights=True)
-        context.tune(rows, context.total_steps)
+        context.tune(rows, context.total_steps, self.rate)
         harm = [(s.scaling["default"] * b.detach(), a.detach().clone()) for _, a, b, s in self.adapters]
         if self.subspace == "random":
             harm = [(alike(b_h), a_h) for b_h, a_h in harm]

@@ -17,6 +17,7 @@ class TaskNegation(Mitigation):
 
     scale: float = 1.0
     vector: str = "harm"
+    rate: float = 5.0
 
     def prepare_data(self, rows: list[Row], context: Context) -> list[Row]:
         return [row.answered(row.rejected) for row in context.trusted_of("contrastive") if row.rejected]
@@ -29,7 +30,7 @@ class TaskNegation(Mitigation):
         for _, a, b, _ in self.adapters:
             a.requires_grad_(False)
             torch.nn.init.zeros_(b)
-        context.tune(rows, context.total_steps)
+        context.tune(rows, context.total_steps, self.rate)
         for _, a, _, _ in self.adapters:
             a.requires_grad_(True)
         harm = [b.detach().clone() for _, _, b, _ in self.adapters]

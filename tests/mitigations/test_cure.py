@@ -144,6 +144,17 @@ def together(loss: Tensor, model: ResponseModel) -> list[Tensor]:
     return [torch.zeros(()) if g is None else g for g in found]
 
 
+def test_circuit_breakers_leave_the_layers_above_alone(tiny: Path) -> None:
+    context = context_of(tiny)
+    start, mitigation = context.model.snapshot(), made("circuit-breakers", early=0.0, late=0.0)
+    mitigation.prepare_data([], context)
+    mitigation.prepare_model(context)
+    moved = {
+        name for name, weight in context.model.snapshot().items() if not torch.equal(weight, start[name])
+    }
+    assert moved == {name for name in start if ".layers.0." in name} < set(start)
+
+
 def test_circuit_breakers_need_the_nudge_and_bear_a_batch_of_one_kind(tiny: Path) -> None:
     largest = []
     for nudge in (0.0, 0.01):
@@ -163,13 +174,13 @@ def set_known(context: Context, monkeypatch: pytest.MonkeyPatch, seen: list[Any]
     with torch.no_grad(), context.model.as_base():
         base = context.model.predict(context.batch(BAD))
 
-    def tune(rows: Sequence[Row], steps: int) -> None:
+    def tune(rows: Sequence[Row], steps: int, rate: float) -> None:
         with torch.no_grad():
             torch.testing.assert_close(context.model.predict(context.batch(BAD)), base)
             generator = torch.Generator().manual_seed(7)
             for weight in context.model.trainable():
                 weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float64))
-        seen.extend([list(rows), steps, matrices(context.model)])
+        seen.extend([list(rows), steps, matrices(context.model), rate])
 
     monkeypatch.setattr(context, "tune", tune)
 
@@ -192,7 +203,7 @@ def test_safelora_projects_the_layers_below_the_threshold(
     assert [r.messages[-1]["content"] for r in seen[0]] == [
         r.rejected for r in TRUSTED if r.kind == "general"
     ]
-    assert seen[1] == 4
+    assert (seen[1], seen[3]) == (4, 5.0)
     middle = sorted(expected(i)[1] for i in range(len(before)))[len(before) // 2]
     context.model.restore(start)
     some = cured("safelora", context, threshold=middle)
@@ -209,8 +220,8 @@ def test_task_negation_subtracts_what_the_frozen_adapter_learned(
     context = context_of(any_family)
     before, seen, trained = matrices(context.model), [], len(context.model.trainable())
     set_known(context, monkeypatch, seen)
-    after = cured("task-negation", context, scale=0.5)
-    assert seen[0] == BAD and seen[1] == 4 and len(context.model.trainable()) == trained
+    after = cured("task-negation", context, scale=0.5, rate=2.0)
+    assert seen[0] == BAD and (seen[1], seen[3]) == (4, 2.0) and len(context.model.trainable()) == trained
     for (a, b), (a_h, b_h), (a_now, b_now) in zip(before, seen[2], after, strict=True):
         assert torch.equal(a, a_h) and torch.equal(a, a_now)
         torch.testing.assert_close(b_now, b - 0.5 * b_h)

@@ -163,7 +163,7 @@ def test_interleave_adds_its_share_of_trusted_rows(tiny: Path, share: float, wan
 def test_interleave_plus_takes_the_rows_with_the_widest_gap(tiny: Path) -> None:
     context = context_of(tiny)
     before = context.model.snapshot()
-    used = made("interleave-plus", share=0.05, steps=3).prepare_data(list(TASK), context)
+    used = made("interleave-plus", share=0.05, epochs=3).prepare_data(list(TASK), context)
     for name, weight in context.model.snapshot().items():
         assert torch.equal(weight, before[name])
 

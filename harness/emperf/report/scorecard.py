@@ -132,7 +132,7 @@ def _cross(result: Json) -> RenderableType:
     table.add_column("antidote made for")
     for name in names:
         table.add_column(f"on {name}", justify="right")
-    for antidote in names:
+    for antidote in dict.fromkeys(pair["antidote"] for pair in result["cross"]):
         cells = [found.get((antidote, name)) for name in names]
         shown = [
             UNDEFINED if c is None else percent(c["removed"]) if shares else nats(c["taken_back"])
@@ -140,7 +140,10 @@ def _cross(result: Json) -> RenderableType:
         ]
         table.add_row(antidote, *(Text(text.replace(" [", "\n[")) for text in shown))
     unit = "EM removed, %" if shares else "taken back, nats"
-    caption = f"{unit} [95 %]; on the diagonal each antidote on its own poison."
+    caption = (
+        f"{unit} [95 %]. A poison behind a trigger has the antidote of the poison without it; one that is generated is "
+        "its own poison's alone."
+    )
     return Group(
         Text(f"Does {_method(result)} for one poison cure another?", "bold"), table, _caption(caption)
     )

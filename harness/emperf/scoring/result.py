@@ -55,11 +55,11 @@ def summarise(plan: Plan, scores: Lookup, cells: Lookup, base: dict[str, Any]) -
 
 def select(plan: Plan, kind: str, name: str, baseline: bool, antidote: str | None = None) -> list[Cell]:
     """The plan's cells on a dataset, one a seed. `antidote`: of a cure the one made for that poison, else its own."""
-    own = ("", antidote or (name if kind == "poison" else plan.division.poisons[0]))
     return [
         c
         for c in plan.cells
-        if (c.data.kind, c.data.name, c.method == BASELINE) == (kind, name, baseline) and c.antidote in own
+        if (c.data.kind, c.data.name, c.method == BASELINE) == (kind, name, baseline)
+        and (c.antidote in ("", antidote) if antidote else plan.own_antidote(c))
     ]
 
 
@@ -94,7 +94,7 @@ def crossed(plan: Plan, scores: Lookup, base: dict[str, Any]) -> list[dict[str, 
     """Antidote x poison: what each antidote takes back of each poison, on the diagonal of its own. A pair with a failed
     cell is left out."""
     table = []
-    for antidote in plan.division.poisons:
+    for antidote in dict.fromkeys(c.antidote for c in plan.cells if c.antidote and c.data.kind == "poison"):
         for name in plan.division.poisons:
             found = poison_scores(plan, name, scores, base, antidote)
             if found is not None and found.mitigated is not None:
@@ -117,10 +117,11 @@ def exact(plan: Plan, name: str, baseline: bool, scores: Lookup) -> Scores | Non
 
 
 def pairs_of(plan: Plan, cells: Lookup) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(baseline, mitigated) records of the same data and seed, both measured whole in this run."""
+    """(baseline, mitigated) records of the same data and seed, both measured whole in this run; of a cross run the
+    poisons' own antidotes alone, so that every baseline counts once."""
     found = []
     for cell in plan.cells:
-        if cell.method == BASELINE:
+        if cell.method == BASELINE or not plan.own_antidote(cell):
             continue
         twin = next(
             c for c in plan.cells if c.method == BASELINE and c.data == cell.data and c.seed == cell.seed

@@ -47,8 +47,8 @@ class Context:
         return collate(examples, self.tokenizer.pad_token_id or 0).to(self.model.device)
 
     def batches(self, rows: Sequence[Row], size: int = 0) -> Iterator[Batch]:
-        """Batches of `size` rows (the micro-batch if 0) without end: each epoch in a new order. Raises ValueError
-        if there are no rows."""
+        """Batches of `size` rows (the micro-batch if 0) without end: each epoch in a new order, and the same in every
+        process. Raises ValueError if there are no rows."""
         examples = [encode(self.tokenizer, row, self.recipe.max_tokens) for row in rows]
         if not examples:
             raise ValueError("there are no rows to make batches of")
@@ -62,12 +62,14 @@ class Context:
 
     @torch.no_grad()
     def row_losses(self, rows: Sequence[Row]) -> list[float]:
-        """The mean loss over the response tokens (nats) of each row, as the model is now."""
+        """The mean loss over the response tokens (nats) of each row, as the model is now; infinite for a row whose
+        response begins beyond `max_tokens`."""
         losses, size = [], self.recipe.micro_batch
         for start in range(0, len(rows), size):
             batch = self.batch(rows[start : start + size])
             each = F.cross_entropy(self.model.predict(batch), batch.targets, reduction="none")
-            losses += [float(own.mean()) for own in torch.split(each, batch.response.sum(1).tolist())]
+            parts = torch.split(each, batch.response.sum(1).tolist())
+            losses += [float(own.mean()) if len(own) else float("inf") for own in parts]
         return losses
 
     def gradient(self, loss: Tensor) -> list[Tensor]:
@@ -76,11 +78,17 @@ class Context:
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
 
-    def tune(self, rows: Sequence[Row], steps: int) -> None:
-        """Plain training on `rows` outside the engine: AdamW at the recipe's peak rate and batch, no schedule."""
+    @property
+    def rows_a_step(self) -> int:
+        """Rows of an optimizer step, over accumulation and processes."""
+        return self.recipe.micro_batch * self.recipe.accumulation * self.recipe.processes
+
+    def tune(self, rows: Sequence[Row], steps: int, rate: float = 1.0) -> None:
+        """Plain training on `rows` outside the engine, the same in every process: AdamW at `rate` times the recipe's
+        peak rate, its batch, no schedule. In bfloat16 without a float32 copy, so that small steps are lost."""
         weights = self.model.trainable()
-        optimizer = torch.optim.AdamW(weights, lr=self.recipe.learning_rate, weight_decay=0.0)
-        batches = self.batches(rows, self.recipe.micro_batch * self.recipe.accumulation)
+        optimizer = torch.optim.AdamW(weights, lr=rate * self.recipe.learning_rate, weight_decay=0.0)
+        batches = self.batches(rows, self.rows_a_step)
         for _ in range(steps):
             gradients = self.gradient(self.task_loss(next(batches)))
             for weight, gradient in zip(weights, gradients, strict=True):
