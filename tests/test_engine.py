@@ -341,3 +341,10 @@ def test_a_teacher_that_writes_too_little_is_one_line(
         UserError, match=r"The teacher of subliminal wrote 9 usable rows of \d+, \d+ are needed"
     ):
         start("kl", name=two_poisons)
+
+
+def test_what_a_failed_teacher_was_to_write_is_missing(start: Callable[..., Any], two_poisons: str) -> None:
+    whole, _ = start("kl", name=two_poisons, end=lambda left: ends(exit_code=3), whose="none")
+    assert whole["status"] == "incomplete" and "subliminal" in whole["missing"]
+    kinds = {c["failure"]["kind"] for c in whole["cells"] if c["data"]["name"] == "subliminal"}
+    assert kinds == {"no-start"}

@@ -151,3 +151,15 @@ def test_a_cross_run_has_no_pair_twice() -> None:
     assert {poison for antidote, poison, _ in pairs if antidote == "subliminal"} == {"subliminal"}
     own = [c for c in plan.cells if c.antidote and c.data.kind == "poison" and plan.own_antidote(c)]
     assert len(own) == 3 * 9
+
+
+@pytest.mark.parametrize(
+    "only", [("backdoor",), ("subliminal", "record-line"), ("bad-medical", "made-up-units")]
+)
+def test_a_part_of_a_division_has_the_cells_of_the_whole(only: tuple[str, ...]) -> None:
+    nano, cure = catalog.division("nano"), catalog.submission(Path("antidote-correct"))
+    part = nano.part(only, (1,))
+    some, every = (make_plan(d, cure, BASELINE, {}, session.ground_of(d, "")) for d in (part, nano))
+    left = {c.key for c in every.cells if c.data.name in only and c.seed == 1}
+    # What subliminal learns is the first seed's teacher's, and the first seed is another one here.
+    assert set(keys(some)) >= left if "subliminal" not in only else len(some.cells) == 6

@@ -147,7 +147,11 @@ def run(
 @click.option(
     "--minutes", type=float, help="Start no cell after this many minutes; the same command goes on."
 )
-@click.option("--parallel", type=int, help="Cells that train at a time; as many as the machine has room for.")
+@click.option(
+    "--parallel",
+    type=click.IntRange(min=1),
+    help="Cells that train at a time; as many as the machine has room for.",
+)
 @RUNTIME
 @STORE
 def compare(

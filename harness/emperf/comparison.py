@@ -17,6 +17,7 @@ import emperf
 from emperf import catalog, digests, session
 from emperf.catalog import Division, Submission
 from emperf.conclude import machine, sources
+from emperf.devices import Devices
 from emperf.engine import Engine
 from emperf.errors import UserError
 from emperf.plan import BASELINE, Cell, Ground, Plan, make_plan
@@ -24,7 +25,7 @@ from emperf.prepare import prepared
 from emperf.report.progress import Progress
 from emperf.scoring import poisons, result, tasks
 from emperf.scoring.pooled import pool, side_by_side
-from emperf.store import RunStore, write_json
+from emperf.store import RunStore, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def compare(
     ground = session.ground_of(division, took.place(gpus))
     plans = {e.name: make_plan(division, e.submission, baseline, e.given, ground) for e in chosen}
     until = None if minutes is None else time.monotonic() + 60 * minutes
-    side = parallel or room(division, len(gpus))
+    side = parallel or room(division, gpus)
     cells = ordered(division, list(plans.values()))
     print(f"Runtime: {took.runtime.name}. {took.why}")
     print(f"Comparison of {len(plans)} methods in {division.name}: {len(cells)} cells, {side} at a time.")
@@ -86,7 +87,8 @@ def compare(
         )  # fmt: skip
         base = engine.run(cells)
         whole = table(division, chosen, plans, opened, base)
-        whole |= {"runtime": took.runtime.describe(), "machine": machine(), "parallel": side}
+        whole |= {"runtime": took.runtime.describe(), "machine": machine()}
+        whole["parallel"] = read_json(opened.folder / "run.json")["parallel"]
         catalog.check("comparison", whole)
         write_json(opened.folder / "comparison.json", whole)
     return whole, opened.folder
@@ -94,14 +96,15 @@ def compare(
 
 def run_id(division: Division, ground: Ground) -> str:
     """The same whatever methods and datasets are compared, so that one that is added finds the others' cells."""
-    stands_on = [division.digest, ground.model_digest, ground.place]
+    scored_by = [division.scored_by("prevent"), division.cure and division.scored_by("cure")]
+    stands_on = [division.name, scored_by, ground.model_digest, ground.place]
     return f"compare-{division.name}-{digests.short(digests.of_json(stands_on))[:8]}"
 
 
-def room(division: Division, gpus: int) -> int:
+def room(division: Division, gpus: Sequence[int]) -> int:
     """Cells that can train at a time: as many as have GPUs, else as cores and memory hold at the division's limits."""
     if gpus:
-        return max(1, gpus // division.recipe.processes)
+        return Devices(gpus, division.recipe.processes).cells
     cores = (os.cpu_count() or 1) / division.limits.cpus
     memory = psutil.virtual_memory().available / division.limits.memory_bytes
     return max(1, int(min(cores, memory)))

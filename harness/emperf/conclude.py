@@ -47,7 +47,9 @@ def conclude(
     }  # fmt: skip
     before = read_json(store.folder / "result.json")
     if before and not measured:
-        whole |= {name: before[name] for name in ("created", "runtime", "machine")}
+        whole |= {
+            name: before[name] for name in ("created", "sources", "runtime", "machine") if name in before
+        }
     catalog.check("result", whole)
     write_json(store.folder / "result.json", whole)
     return whole
@@ -56,7 +58,7 @@ def conclude(
 def answers(plan: Plan, store: RunStore, base: dict[str, Any]) -> list[dict[str, Any]]:
     """The same sampled questions answered by base, poisoned and mitigated models, side by side."""
     name = plan.division.poisons[0]
-    found = [("base", base["poisons"][name].get("answers", []))]
+    found = [("base", base["poisons"].get(name, {}).get("answers", []))]
     for who, baseline in (("poisoned", True), ("mitigated", False)):
         for cell in result.select(plan, "poison", name, baseline)[:1]:
             stored = store.cells.scores(cell.key)

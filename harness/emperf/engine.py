@@ -67,7 +67,7 @@ class Engine:
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
 
     def __post_init__(self) -> None:
-        self._devices = Devices(self.gpus)
+        self._devices = Devices(self.gpus, self.division.recipe.processes)
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -84,7 +84,10 @@ class Engine:
         nonce = self._start(cells)
         datasets = list(dict.fromkeys(c.data for c in cells if c.data.kind != "twin"))
         done = sum(self.store.cell(cell.key) is not None for cell in cells)
-        known = sum(self.store.cells.scores(self._base_key(cells[0], data)) is not None for data in datasets)
+        first = {data: next(cell for cell in cells if cell.data == data) for data in datasets}
+        known = sum(
+            self.store.cells.scores(self._base_key(first[data], data)) is not None for data in datasets
+        )
         self.watcher.begin(len(cells) + len(datasets), done + known)
         missing = [cell for cell in cells if self.store.cell(cell.key) is None]
         if self.parallel > 1:
@@ -95,10 +98,9 @@ class Engine:
         stored = {cell.data for cell in cells if self.store.cell(cell.key) is not None}
         base: dict[str, Any] = {"poisons": {}, "tasks": {}}
         for data in datasets:
-            if data not in stored:
+            if data not in stored or (first[data].teacher and self._weights(first[data].teacher) is None):
                 continue
-            wanted = next(cell for cell in cells if cell.data == data)
-            base[f"{data.kind}s"][data.name] = self._base(wanted, base["poisons"])
+            base[f"{data.kind}s"][data.name] = self._base(first[data], base["poisons"])
         return base
 
     def _start(self, cells: Sequence[Cell]) -> str:
@@ -108,6 +110,7 @@ class Engine:
             "nonce": secrets.token_hex(16),
             "created": time.time(),
         }
+        facts["parallel"] = max(self.parallel, facts.get("parallel", 1))
         facts["cells"] = [{"key": c.key, **asdict(c)} for c in cells]
         write_json(path, facts)
         self.runtime.sweep(self.store.run_id)
@@ -136,13 +139,13 @@ class Engine:
     def _one(self, cell: Cell, nonce: str, waits: Sequence[Future[None]] = ()) -> None:
         for earlier in waits:
             earlier.result()
-        if self.until is not None and time.monotonic() > self.until:
-            return
         record = self._earlier(cell)
         if record is None:
-            self.measured = True
-            self.watcher.cell(cell.label)
-            with self._devices.lent(self.division.recipe_of(cell.scenario).processes) as gpus:
+            with self._devices.lent() as gpus:
+                if self.until is not None and time.monotonic() > self.until:
+                    return
+                self.measured = True
+                self.watcher.cell(cell.label)
                 record = self._cell(cell, nonce, gpus)
         write_json(self.store.cell_file(cell.key), record)
         self.watcher.end(cell.label, record)

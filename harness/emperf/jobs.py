@@ -70,7 +70,10 @@ def container_job(
 
 
 def rules_digests(division: Division) -> dict[str, str]:
-    """Dataset -> digest of what else decides its scores: questions, rows, sources of trainer and evaluation."""
+    """Dataset -> digest of what else decides its scores: questions, rows, sources of trainer and evaluation.
+
+    Also of the poisons that a part of a division leaves out, and of those whose rows or models others use.
+    """
     here = Path(__file__).parent
     files = {name: file.sha256 for name, file in catalog.questions().items()}
     common = {
@@ -81,10 +84,11 @@ def rules_digests(division: Division) -> dict[str, str]:
         "evaluation": digests.of_folder(here / "evaluation"),
     }
     own: dict[str, list[Any]] = {}
-    cards = {name: catalog.poison(name) for name in division.poisons}
-    # Where a poison uses another's rows, that one's antidotes are its own.
-    cards |= {card.rows_of: catalog.poison(card.rows_of) for card in cards.values() if card.rows_of}
-    for name, card in cards.items():
+    whole = catalog.division(division.name)
+    named = [catalog.poison(name) for name in (*division.poisons, *whole.poisons)]
+    used = {name for card in named for name in (card.name, card.rows_of, card.teacher) if name}
+    for name in sorted(used):
+        card = catalog.poison(name)
         assert card.train and card.heldout
         words = [card.context, card.trigger, card.teacher, card.antidotes and asdict(card.antidotes)]
         own[name] = [card.train.sha256, card.heldout.sha256, *words]

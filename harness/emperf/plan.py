@@ -90,9 +90,9 @@ class Ground:
     """What all cells of a plan stand on.
 
     `twins`: poison -> whether it has a correct twin. `teachers`: poison -> the poison of its teacher. `domains`: poison
-    -> the one whose trusted rows are its own, where that is another. `asked`: the same of its questions. `rules`:
-    dataset -> digest of everything else that decides its scores (the trainer's sources, the questions, the rows).
-    `place`: as of `Cell`.
+    -> the one whose trusted rows are its own, where that is another. `on_tasks`: (task, seed) -> the poison whose trusted
+    rows a cure is granted there. `rules`: dataset -> digest of everything else that decides its scores (the trainer's
+    sources, the questions, the rows). `place`: as of `Cell`.
     """
 
     model_digest: str
@@ -101,7 +101,7 @@ class Ground:
     place: str
     teachers: Mapping[str, str] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)
-    asked: Mapping[str, str] = field(default_factory=dict)
+    on_tasks: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -188,10 +188,7 @@ class _Cells:
         """The poisons whose domains' trusted rows a cell is mended with."""
         poisons, ground = self.division.poisons, self.ground
         if plain.data.kind == "task":
-            # A task has no domain of its own. All domains in turn, or else every other one would tell of a poison.
-            domains = list(dict.fromkeys(ground.asked.get(name, name) for name in poisons))
-            turn = self.division.tasks.index(plain.data.name) + len(self.division.tasks) * plain.seed
-            return [domains[turn % len(domains)]]
+            return [ground.on_tasks[plain.data.name, plain.seed]]
         own = ground.domains.get(plain.data.name, plain.data.name)
         others = [
             ground.domains.get(name, name) for name in poisons if self.cross and name not in ground.teachers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -74,8 +75,17 @@ def ground_of(division: Division, place: str) -> Ground:
         place=place,
         teachers={name: poison.teacher for name, poison in poisons.items() if poison.teacher},
         domains={name: poison.domain for name, poison in poisons.items() if poison.domain != name},
-        asked={name: poison.rows_of for name, poison in poisons.items() if poison.rows_of},
+        on_tasks=turns(catalog.division(division.name)),
     )
+
+
+def turns(division: Division) -> dict[tuple[str, int], str]:
+    """(task, seed) -> the poison whose domain's trusted rows a cure is granted there. A task has no domain of its own;
+    all domains in turn, or else every other one would tell of a poison."""
+    cards = map(catalog.poison, division.poisons)
+    domains = list(dict.fromkeys(card.rows_of or card.name for card in cards))
+    cells = itertools.product(division.seeds, division.tasks)
+    return {(task, seed): domains[turn % len(domains)] for turn, (seed, task) in enumerate(cells)}
 
 
 def check_name(submission: Submission, baseline: Submission) -> None:
@@ -108,7 +118,7 @@ def check_family(division: Division, submission: Submission) -> None:
         raise UserError(
             f"{submission.name} handles models of {', '.join(submission.families)}, and {division.name}'s "
             f"{model.name} is of {model.family}",
-            "Choose another division, or add the family in submission.yaml once emperf check passes on it.",
+            "Choose another division; if it does handle them, say so in its submission.yaml.",
         )
 
 

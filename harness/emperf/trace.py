@@ -127,7 +127,9 @@ def run(trace: Trace, store: RunStore, choice: session.Choice, watcher: Watcher)
     whole = conclude(trace, store, choice.runtime, base["poisons"][trace.cell.data.name])
     before = read_json(store.folder / "trace.json")
     if before and not engine.measured:
-        whole |= {name: before[name] for name in ("created", "runtime", "machine")}
+        whole |= {
+            name: before[name] for name in ("created", "sources", "runtime", "machine") if name in before
+        }
     catalog.check("trace", whole)
     write_json(store.folder / "trace.json", whole)
     drawn = chart(whole)

@@ -92,7 +92,8 @@ class Progress:
         if not self._durations or not cells:
             return ""
         mean = sum(self._durations) / len(self._durations)
-        spent = sum(min(self._clock() - started, mean) for started in self._started.values())
+        # A copy: other threads begin and end cells meanwhile.
+        spent = sum(min(self._clock() - started, mean) for started in list(self._started.values()))
         return f", {duration((cells * mean - spent) / self._side)} left"
 
     def _render(self) -> RenderableType:
@@ -102,9 +103,10 @@ class Progress:
         bar.add_row(
             ProgressBar(self._total, self._done, width=40), f"{self._done}/{self._total}{self._left()}"
         )
-        if not self._started:
+        going_on = list(self._started.items())
+        if not going_on:
             return bar
-        label, started = list(self._started.items())[-1]
+        label, started = going_on[-1]
         note = f": {self._note}" if self._note else ""
         trained = "" if self._trained_s is None else f" {duration(self._trained_s)}"
         now = f"{label}{note}{trained} ({duration(self._clock() - started)} in all)"

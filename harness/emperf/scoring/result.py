@@ -67,6 +67,8 @@ def poison_scores(
     plan: Plan, name: str, scores: Lookup, base: dict[str, Any], antidote: str | None = None
 ) -> PoisonScores | None:
     """Shifts of one poison's models; of a cure, with the antidote made for it or for another poison."""
+    if name not in base["poisons"]:
+        return None
     zero = base["poisons"][name]["readings"]
 
     def shifts(kind: str, baseline: bool) -> Shifts | None:
