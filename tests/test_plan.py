@@ -153,13 +153,16 @@ def test_a_cross_run_has_no_pair_twice() -> None:
     assert len(own) == 3 * 9
 
 
-@pytest.mark.parametrize(
-    "only", [("backdoor",), ("subliminal", "record-line"), ("bad-medical", "made-up-units")]
-)
+@pytest.mark.parametrize("only", [("backdoor",), ("bad-medical", "made-up-units")])
 def test_a_part_of_a_division_has_the_cells_of_the_whole(only: tuple[str, ...]) -> None:
     nano, cure = catalog.division("nano"), catalog.submission(Path("antidote-correct"))
     part = nano.part(only, (1,))
     some, every = (make_plan(d, cure, BASELINE, {}, session.ground_of(d, "")) for d in (part, nano))
-    left = {c.key for c in every.cells if c.data.name in only and c.seed == 1}
-    # What subliminal learns is the first seed's teacher's, and the first seed is another one here.
-    assert set(keys(some)) >= left if "subliminal" not in only else len(some.cells) == 6
+    assert set(keys(some)) == {c.key for c in every.cells if c.data.name in only and c.seed == 1}
+
+
+def test_a_poison_alone_brings_its_teacher() -> None:
+    part = catalog.division("nano").part(("subliminal",), (1,))
+    cells = make_plan(part, KL, BASELINE, {}, session.ground_of(part, "")).cells
+    assert [c.data.name for c in cells] == ["bad-medical", "subliminal", "subliminal", "subliminal"]
+    assert {c.teacher for c in cells[1:]} == {cells[0].key}

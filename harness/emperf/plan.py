@@ -90,8 +90,8 @@ class Ground:
     """What all cells of a plan stand on.
 
     `twins`: poison -> whether it has a correct twin. `teachers`: poison -> the poison of its teacher. `domains`: poison
-    -> the one whose trusted rows are its own, where that is another. `on_tasks`: (task, seed) -> the poison whose trusted
-    rows a cure is granted there. `rules`: dataset -> digest of everything else that decides its scores (the trainer's
+    -> the one whose trusted rows are its own, where that is another. `on_tasks`: (task, seed) -> the poison whose
+    trusted rows a cure is granted there. `rules`: dataset -> digest of everything else that decides its scores (the trainer's
     sources, the questions, the rows). `place`: as of `Cell`.
     """
 
