@@ -91,8 +91,8 @@ class Ground:
 
     `twins`: poison -> whether it has a correct twin. `teachers`: poison -> the poison of its teacher. `domains`: poison
     -> the one whose trusted rows are its own, where that is another. `on_tasks`: (task, seed) -> the poison whose
-    trusted rows a cure is granted there. `rules`: dataset -> digest of everything else that decides its scores (the trainer's
-    sources, the questions, the rows). `place`: as of `Cell`.
+    trusted rows a cure is granted there. `rules`: dataset -> digest of everything else that decides its scores (the
+    trainer's sources, the questions, the rows). `place`: as of `Cell`.
     """
 
     model_digest: str
