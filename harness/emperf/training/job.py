@@ -55,7 +55,7 @@ class Recipe:
     `lora`: the adapter, or None where all weights are trained. `checkpoints`: fractions of the steps after which the
     weights are also saved (0 < f < 1). `processes`: ranks of the DeepSpeed engine, one a GPU; `threads`: CPU threads of
     each rank. `dtype`: "float32", "bfloat16", or "float64" (for checks, never for scores). The loss is the mean over
-    response tokens; the learning rate warms up over `warmup_steps`, then falls to 0 linearly.
+    response tokens; the learning rate is that of `emperf.training.loop.rate`.
     """
 
     lora: Lora | None

@@ -86,15 +86,13 @@ def start_engine(model: ResponseModel, recipe: Recipe, steps: int, device: str) 
     import deepspeed
     import deepspeed.ops
     from deepspeed.utils import logger
-    from transformers import get_scheduler
-
     logger.setLevel(logging.ERROR)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     parameters = model.trainable()
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    schedule = get_scheduler("linear", optimizer, recipe.warmup_steps, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: rate(at, recipe.warmup_steps, steps))
     config = {
         "train_micro_batch_size_per_gpu": recipe.micro_batch,
         "gradient_accumulation_steps": recipe.accumulation,
@@ -115,6 +113,17 @@ def start_engine(model: ResponseModel, recipe: Recipe, steps: int, device: str) 
     if device == "cpu":
         torch.set_num_threads(recipe.threads)
     return engine
+
+
+def rate(step: int, warmup: int, steps: int) -> float:
+    """The learning rate of a step (from 0), as a share of the peak rate.
+
+    It rises in equal parts over the first `warmup` steps, begins above zero so that no step is lost, and falls in
+    equal parts to 0 after the last of `steps`.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return max(0.0, (steps - step) / max(1, steps - warmup))
 
 
 def plan_batches(examples: list[Example], recipe: Recipe, seed: int, world: int) -> list[list[Example]]:
