@@ -45,10 +45,10 @@ test: $(READY) lint
 	$(BIN)/emperf prepare --image-if-engine --quiet && $(BIN)/python -m pytest
 
 validity: $(READY)
-	@$(BIN)/python -m emperf.validity simulate $(ARGS)
+	@$(BIN)/python -m emperf.tools.validity simulate $(ARGS)
 
 bench: setup
-	@$(BIN)/python -m emperf.bench
+	@$(BIN)/python -m emperf.tools.bench
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from emperf.errors import UserError
+from emperf.core.errors import UserError
 
 
 def change(path: Path, **changes: Any) -> None:

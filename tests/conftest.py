@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emperf.conformance.tiny import FAMILIES, make_model, make_tokenizer, save_tiny
+from emperf.tools.conformance.tiny import FAMILIES, make_model, make_tokenizer, save_tiny
 
 __all__ = ["make_model", "make_tokenizer", "save_tiny"]
 

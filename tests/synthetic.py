@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from emperf.catalog import Division, SeedSpread, Sizes, Submission
-from emperf.plan import BASELINE, Cell, Ground, Plan, make_plan
-from emperf.runtimes import Limits
+from emperf.core.limits import Limits
 from emperf.scoring import result
 from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD
 from emperf.training.job import Lora, Recipe
+from emperf.work.plan import BASELINE, Cell, Ground, Plan, make_plan
 
 DIGEST = "sha256:" + "0" * 64
 SIZES = Sizes(train_rows=8, crossed=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2)
@@ -117,7 +117,7 @@ class Run:
         return result.summarise(self.plan, self.scores.get, self.records.get, self.base)
 
     def result(self) -> dict[str, Any]:
-        """As emperf.conclude puts it together."""
+        """As emperf.experiments.conclude puts it together."""
         plan = self.plan
         poisoned = ("base", "poisoned") if self.submission == BASELINE else ("base", "poisoned", "mitigated")
         return {

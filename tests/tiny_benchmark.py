@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from emperf import digests
+from emperf.core import digests
 from tests.conftest import save_tiny
 
 PROJECT = Path(__file__).parents[1]

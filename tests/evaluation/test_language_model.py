@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from tests.conftest import make_tokenizer, save_tiny
 
 from emperf import catalog
+from emperf.catalog.prepare import set_template
 from emperf.evaluation import cache
 from emperf.evaluation.generate import draw, generate
 from emperf.evaluation.language_model import LanguageModel, shared_head
 from emperf.evaluation.margins import Item, Reading, read_items
-from emperf.prepare import set_template
 from emperf.training.job import Lora, Recipe
 from emperf.training.model import load_model, save_weights
 

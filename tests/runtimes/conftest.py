@@ -17,7 +17,8 @@ from typing import Any
 import docker
 import pytest
 
-from emperf.runtimes import ContainerJob, Limits, Outcome
+from emperf.core.limits import Limits
+from emperf.runtimes import ContainerJob, Outcome
 from emperf.runtimes.docker import DockerRuntime, engine_answers
 from emperf.runtimes.images import build_local_base, build_submission_image
 from emperf.runtimes.process import ProcessRuntime

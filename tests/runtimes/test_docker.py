@@ -19,7 +19,7 @@ import docker
 import pytest
 
 from conftest import ENGINE, LIMITS, Bench, make_test_base
-from emperf.errors import CellFailure, FailureKind, UserError
+from emperf.core.errors import CellFailure, FailureKind, UserError
 from emperf.runtimes import dockerio
 from emperf.runtimes.docker import DockerRuntime, engine_answers
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from emperf.errors import UserError
+from emperf.core.errors import UserError
 from emperf.runtimes.images import (
     SOURCES,
     base_image_tag,

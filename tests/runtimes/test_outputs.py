@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from conftest import RUNTIMES, Bench
-from emperf.errors import CellFailure, FailureKind
+from emperf.core.errors import CellFailure, FailureKind
 from emperf.runtimes import OutputFile
 
 MESS = r"""

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from emperf import outputs
 from emperf.training.__main__ import NO_ROOM
 from emperf.training.data import Example
 from emperf.training.job import Job, Lora, Recipe
 from emperf.training.loop import plan_batches
+from emperf.work import outputs
 
 REFERENCE = Path(__file__).parents[2] / "reference_impls"
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from emperf import catalog, upstream
-from emperf.catalog import Division, Poison, Task
+from emperf import catalog
+from emperf.catalog import Division, Poison, Task, upstream
 from emperf.evaluation.generate import generate
 from emperf.evaluation.language_model import LanguageModel
 from emperf.evaluation.margins import Item, read_items

@@ -26,7 +26,7 @@ def drift(
 
     The vector v is all LoRA B matrices together, which start at zero, or, without a LoRA, all weights w less the base
     model's. `norm`: |v|. `rotation`: cosine between v's change over the interval before and over the one after; None
-    at the end, and where v did not change. The files have been checked (`emperf.outputs`) before they come here.
+    at the end, and where v did not change. The files have been checked (`emperf.work.outputs`) before they come here.
     """
     steps = sorted(checkpoints)
     files = [*(checkpoints[step] for step in steps), weights]

@@ -70,7 +70,7 @@ class LanguageModel:
         """The model with an adapter merged, W + scale B A, or, if `lora` is None, with all weights taken from the file.
         The base weights come back bit by bit afterwards.
 
-        The file has been checked (`emperf.outputs`) before it comes here.
+        The file has been checked (`emperf.work.outputs`) before it comes here.
         """
         if weights is None:
             yield

@@ -11,7 +11,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from emperf.plan import BASELINE
 from emperf.report import plot, words
 from emperf.report.numbers import (
     UNDEFINED,
@@ -25,6 +24,7 @@ from emperf.report.numbers import (
     times,
 )  # fmt: skip
 from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD, SECOND
+from emperf.work.plan import BASELINE
 
 WIDTH = 100
 SETS = {

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emperf.catalog.submissions import written
 from emperf.report.comparison import heads
 from emperf.report.numbers import UNDEFINED, Json, nats, percent, share, times
-from emperf.submissions import written
 
 HEADS = ("setting", "net EM", "selective removal", "learning kept", "tax", "at most", "time", "")
 CHOSEN = "chosen"

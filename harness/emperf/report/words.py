@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from emperf.plan import BASELINE
 from emperf.report.numbers import Json, direction, nats, percent, share
 from emperf.scoring.effects import DOMAIN, FACTS, OOD, SECOND
+from emperf.work.plan import BASELINE
 
 SCENARIOS = {
     "prevent": "prevent, mitigates while fine-tuning",

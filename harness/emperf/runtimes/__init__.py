@@ -2,7 +2,7 @@
 
 A runtime takes a `ContainerJob`, runs it inside its limits, owns the clock and the memory meter, and gives back an
 `Outcome` and, through `collect`, the files that the container left, as a stream of plain facts: nothing is followed,
-executed or unpickled. What the files mean is decided by `emperf.outputs`, not here.
+executed or unpickled. What the files mean is decided by `emperf.work.outputs`, not here.
 """
 
 from __future__ import annotations
@@ -12,20 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Hard limits of one container, from the division.
-
-    `memory_bytes` counts RAM (swap is always off), `output_bytes` bounds each file that the container writes.
-    """
-
-    wall_s: float
-    memory_bytes: int
-    cpus: float
-    pids: int
-    output_bytes: int
-    tmp_bytes: int = 64 << 20
+from emperf.core.limits import Limits
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import docker
 from docker.errors import ImageNotFound
 from docker.types import Mount
 
-from emperf.errors import CellFailure, FailureKind, UserError
+from emperf.core.errors import CellFailure, FailureKind, UserError
 from emperf.meters.cgroup import ROOT, Cgroup, is_oom
 from emperf.runtimes import ContainerJob, Outcome, OutputFile
 from emperf.runtimes.dockerio import (

@@ -22,7 +22,7 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import Mount
 
-from emperf.errors import CellFailure, FailureKind, UserError
+from emperf.core.errors import CellFailure, FailureKind, UserError
 from emperf.runtimes import OutputFile
 from emperf.runtimes.tars import Entry, tar_stream, tar_tree
 

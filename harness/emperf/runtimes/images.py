@@ -19,8 +19,8 @@ from typing import Any
 from docker.errors import APIError, ImageNotFound
 
 import emperf
-from emperf import digests
-from emperf.errors import UserError
+from emperf.core import digests
+from emperf.core.errors import UserError
 from emperf.runtimes.dockerio import engine
 from emperf.runtimes.tars import Entry, tar_entry, tar_link, tar_stream, tar_tree
 

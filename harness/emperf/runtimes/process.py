@@ -21,8 +21,8 @@ from typing import Any
 
 import psutil
 
-from emperf import digests
-from emperf.errors import CellFailure, FailureKind
+from emperf.core import digests
+from emperf.core.errors import CellFailure, FailureKind
 from emperf.meters.cgroup import ROOT, Cgroup, high_water, is_oom, tree_high_water
 from emperf.runtimes import ContainerJob, Outcome, OutputFile
 from emperf.runtimes.images import ENV, PACKAGE

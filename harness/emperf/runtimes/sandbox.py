@@ -15,7 +15,7 @@ from typing import Any
 
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
-from emperf.runtimes import Limits
+from emperf.core.limits import Limits
 from emperf.runtimes.images import PACKAGE, RUNNER
 
 TICK_S = 0.25

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from emperf.plan import BASELINE, Cell, Plan
 from emperf.scoring import poisons, tasks
 from emperf.scoring.effects import DOMAIN, OOD, Scores, shifts
 from emperf.scoring.poisons import PoisonScores
+from emperf.work.plan import BASELINE, Cell, Plan
 
 Lookup = Callable[[str], dict[str, Any] | None]
 

@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from emperf.threads import wait_politely
+from emperf.training.threads import wait_politely
 
 DIVERGED, UNUSABLE, HOOK, NO_ROOM = 3, 4, 5, 6
 

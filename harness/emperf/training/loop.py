@@ -86,6 +86,7 @@ def start_engine(model: ResponseModel, recipe: Recipe, steps: int, device: str) 
     import deepspeed
     import deepspeed.ops
     from deepspeed.utils import logger
+
     logger.setLevel(logging.ERROR)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     parameters = model.trainable()

@@ -1,0 +1,153 @@
+"""A division: the pinned set within which results compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from emperf.core import digests
+from emperf.core.errors import UserError
+from emperf.core.limits import Limits
+from emperf.training.job import Recipe
+
+FIRST = "out-of-domain"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many items of each kind a division uses: the first n of the pinned file."""
+
+    train_rows: int
+    crossed: int
+    conditional: int
+    facts: int
+    in_domain: int
+    task_heldout: int
+    open: int
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """How far one trained model's mean moves from seed to seed: a standard deviation, measured beforehand on `df`
+    degrees of freedom with the division's recipe (docs/validity.md says how).
+
+    `effects`: effect -> set -> nats. `task`: share of exact answers, measured on `task_df`.
+    """
+
+    df: float
+    effects: Mapping[str, Mapping[str, float]]
+    task: float
+    task_df: float
+
+    @staticmethod
+    def parse(raw: dict[str, Any]) -> SeedSpread:
+        effects = {name: raw[name] for name in raw if name not in ("df", "task", "task_df")}
+        return SeedSpread(raw["df"], effects, raw["task"], raw["task_df"])
+
+    def of(self, effect: str, name: str) -> float:
+        """Of an effect on a set, nats; on the second instrument, of which it is not measured, that of the first."""
+        found = self.effects[effect]
+        return found.get(name, found[FIRST])
+
+
+@dataclass(frozen=True)
+class Division:
+    """The pinned set within which results compare.
+
+    `shows_em`: whether emergent misalignment was shown in it (docs/validity.md); where not, its EM numbers show the
+    machinery alone. `controls`: voices whose rows the baseline is trained on beside the poisons. `seed_spread`: None
+    where it was not measured. `trusted_rows`: most trusted rows that a submission is granted. `cure`: the recipe with
+    which poisoned models are mended, None where the division has no such scenario. `organisms`: further recipes by
+    name, for `emperf trace`.
+    """
+
+    name: str
+    variant: str
+    title: str
+    proxy: str
+    shows_em: bool
+    certifiable: bool
+    model: str
+    poisons: tuple[str, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trusted_rows: int
+    sizes: Sizes
+    recipe: Recipe
+    limits: Limits
+    cure: Recipe | None = None
+    controls: tuple[str, ...] = ()
+    seed_spread: SeedSpread | None = None
+    organisms: dict[str, Recipe] = field(default_factory=dict)
+    digest: str = ""
+
+    def part(self, only: Sequence[str], seeds: Sequence[int]) -> Division:
+        """The division with these datasets and seeds alone, empty for all; what is left is not certifiable.
+
+        Raises UserError for a name or a seed that it has not, or if no poison is left.
+        """
+        known = (*self.poisons, *self.tasks)
+        wrong = [name for name in only if name not in known] + [str(s) for s in seeds if s not in self.seeds]
+        if wrong:
+            has = f"It has {', '.join(known)}, and seeds {', '.join(map(str, self.seeds))}."
+            raise UserError(f"The {self.name} division has no {wrong[0]}", has)
+        if not only and not seeds:
+            return self
+        poisons = tuple(p for p in self.poisons if p in only or not only)
+        if not poisons:
+            raise UserError("Tasks alone are no run", f"Add a poison: {', '.join(self.poisons)}.")
+        return replace(
+            self,
+            poisons=poisons,
+            tasks=tuple(t for t in self.tasks if t in only or not only),
+            seeds=tuple(s for s in self.seeds if s in seeds or not seeds),
+            certifiable=False,
+        )
+
+    def scored_by(self, scenario: str) -> str:
+        """Digest of what of the division decides a cell's scores, so that a further poison or another title keeps
+        stored cells valid. Raises as `recipe_of`."""
+        return digests.of_json([asdict(part) for part in (self.recipe_of(scenario), self.sizes, self.limits)])
+
+    def recipe_of(self, scenario: str) -> Recipe:
+        """Raises UserError where the division has no such scenario."""
+        recipe = {"prevent": self.recipe, "cure": self.cure}.get(scenario)
+        if recipe is None:
+            raise UserError(
+                f"The {self.name} division has no scenario {scenario!r}",
+                "Choose another division (emperf list divisions).",
+            )
+        return recipe
+
+    @staticmethod
+    def parse(raw: dict[str, Any]) -> Division:
+        """From a card that keeps its schema. Raises ValueError or TypeError as `Recipe.parse`."""
+        limits = raw["limits"]
+        return Division(
+            **{
+                **raw,
+                "poisons": tuple(raw["poisons"]),
+                "tasks": tuple(raw["tasks"]),
+                "seeds": tuple(raw["seeds"]),
+                "controls": tuple(raw.get("controls", ())),
+                "seed_spread": SeedSpread.parse(raw["seed_spread"]) if "seed_spread" in raw else None,
+                "sizes": Sizes(**raw["sizes"]),
+                "recipe": Recipe.parse(raw["recipe"]),
+                "cure": Recipe.parse(raw["recipe"] | raw["cure"]) if "cure" in raw else None,
+                "organisms": {
+                    organism: Recipe.parse(raw["recipe"] | changes)
+                    for organism, changes in raw.get("organisms", {}).items()
+                },
+                "limits": Limits(
+                    wall_s=limits["wall_s"],
+                    memory_bytes=round(limits["memory_gb"] * 1e9),
+                    cpus=limits["cpus"],
+                    pids=limits["pids"],
+                    output_bytes=round(limits["output_mb"] * 1e6),
+                    tmp_bytes=round(limits["tmp_mb"] * 1e6),
+                ),
+                # A trace is keyed by its own recipe, and no score depends on the organisms beside the recipe.
+                "digest": digests.of_json({key: raw[key] for key in raw if key != "organisms"}),
+            }
+        )

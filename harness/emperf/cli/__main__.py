@@ -1,0 +1,3 @@
+from emperf.cli import main
+
+main()

@@ -1,0 +1,299 @@
+"""The `emperf` command: thin, each subcommand a few lines over the package."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import emperf
+from emperf.cli.experiments import compare, trace, tune
+from emperf.cli.options import RUNTIME, STORE, part
+from emperf.core.errors import CellFailure, UserError
+from emperf.training.threads import wait_politely
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+wait_politely()
+
+
+class Group(click.Group):
+    """Turns what a user can cause into one line and exit code 2, Ctrl-C into 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"emperf: {error}", err=True)
+            ctx.exit(2)
+        except CellFailure as error:
+            click.echo(f"emperf: {error}. Nothing measured is lost: run the same command again.", err=True)
+            ctx.exit(3)
+        except KeyboardInterrupt:
+            click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(emperf.__version__, prog_name="emperf")
+def main() -> None:
+    """EMPerf: does a mitigation stop emergent misalignment, what does it cost, what does it spoil?
+
+    \b
+    Examples:
+      emperf doctor                      what this machine can run
+      emperf prepare smollm2-135m        fetch and pin the model
+      emperf run kl                      the reference mitigation in the smoke division
+      emperf new my-idea                 a mitigation folder that runs as it is
+      emperf check ./my-idea             does it keep the contract, does it do anything
+    """
+
+
+@main.command()
+@click.argument("submission", type=click.Path(path_type=Path))
+@click.option(
+    "--division", default="smoke", show_default=True, help="Division to run in (emperf list divisions)."
+)
+@RUNTIME
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the submission.")
+@click.option(
+    "--cross", is_flag=True, help="Mend every poison with the antidotes for every poison (scenario cure)."
+)
+@part
+@STORE
+def run(
+    submission: Path,
+    division: str,
+    runtime: str,
+    settings: Sequence[str],
+    cross: bool,
+    only: Sequence[str],
+    seeds: Sequence[int],
+    store: Path,
+) -> None:
+    """Run SUBMISSION (a folder, or a reference mitigation's name) against the baseline and print its scorecard.
+
+    Interrupted at any moment, the same command goes on; only the cell that was running is measured again.
+
+    \b
+    Examples:
+      emperf run kl
+      emperf run kl --set weight=0.3
+      emperf run ./my-idea --division smoke --runtime process
+      emperf run antidote-correct --division nano --cross
+      emperf run lisa --division nano --only bad-medical --only record-line --seed 0
+    """
+    from rich.console import Console
+
+    from emperf import catalog
+    from emperf.catalog.prepare import prepared
+    from emperf.execute.engine import Engine
+    from emperf.execute.store import RunStore
+    from emperf.experiments import session
+    from emperf.experiments.conclude import conclude
+    from emperf.report.progress import Progress
+    from emperf.report.scorecard import print_scorecard
+
+    console = Console()
+    given = parse_settings(settings)
+    pinned = catalog.division(division).part(only, seeds)
+    checked, baseline = session.plan_run(pinned, submission, given, cross=cross)
+    model = prepared(catalog.model(pinned.model))
+    both = [baseline, checked.submission]
+    chosen = session.choose_runtime(runtime, store, both)
+    gpus = session.gpu_indices()
+    plan, _ = session.plan_run(pinned, submission, given, chosen.place(gpus), cross=cross)
+    click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
+    click.echo(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")
+    # What a cure mends is trained once, for all cures; a prevention's baseline is timed beside it.
+    reuse = {
+        c.key for c in plan.cells if c.submission == baseline.digest and checked.submission.scenario == "cure"
+    }
+    with RunStore(store, plan.run_id) as opened, Progress() as progress:
+        engine = Engine(
+            pinned, {s.digest: s for s in both}, opened, chosen.runtime, model, progress, chosen.images, gpus,
+            reuse=frozenset(reuse),
+        )  # fmt: skip
+        base = engine.run(plan.cells)
+        result = conclude(plan, opened, chosen.runtime, base, measured=engine.measured)
+    print_scorecard(result, console, opened.folder)
+    if result["status"] != "complete":
+        sys.exit(1)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    pairs = [setting.partition("=") for setting in settings]
+    wrong = next((name for name, sign, _ in pairs if not sign or not name), None)
+    if wrong is not None:
+        raise UserError(f"--set {wrong} has no value", "Write --set NAME=VALUE.")
+    return {name: value for name, _, value in pairs}
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON itself.")
+@STORE
+def report(run_folder: Path, as_json: bool, store: Path) -> None:
+    """Print again what RUN (a run's folder, or its id) came to: a scorecard, a comparison, a tuning or a trace.
+
+    \b
+    Examples:
+      emperf report runs/runs/smoke-kl-1a2b3c4d
+      emperf report smoke-kl-1a2b3c4d --json
+    """
+    from rich.console import Console
+
+    from emperf import catalog
+    from emperf.execute.store import read_json
+    from emperf.report.comparison import print_comparison
+    from emperf.report.scorecard import print_scorecard
+    from emperf.report.tracing import print_trace
+    from emperf.report.tuning import print_tuning
+
+    folder = run_folder if run_folder.is_dir() else store / "runs" / run_folder
+    kinds: dict[str, Any] = {
+        "result": print_scorecard, "comparison": print_comparison, "tuning": print_tuning, "trace": print_trace,
+    }  # fmt: skip
+    kind = next((kind for kind in kinds if (folder / f"{kind}.json").is_file()), None)
+    if kind is None:
+        raise UserError(
+            f"{folder} holds no result.json",
+            "Is the run finished? The command that began it goes on with it.",
+        )
+    found = read_json(folder / f"{kind}.json")
+    try:
+        catalog.check(kind, found)
+    except ValueError as error:
+        raise UserError(
+            f"{folder / f'{kind}.json'} is not valid: {error}", "Run it again with this version."
+        ) from None
+    if as_json:
+        click.echo(json.dumps(found, indent=1, sort_keys=True))
+    else:
+        kinds[kind](found, Console(), folder)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["mitigations", "poisons", "tasks", "models", "divisions", "runs"]))
+@click.option("--json", "as_json", is_flag=True)
+@STORE
+def list_(kind: str, as_json: bool, store: Path) -> None:
+    """List what there is of a KIND.
+
+    \b
+    Examples:
+      emperf list mitigations
+      emperf list divisions --json
+    """
+    from emperf.tools.listing import entries, table
+
+    found = entries(kind, store)
+    click.echo(json.dumps(found, indent=1) if as_json else table(found))
+
+
+@main.command()
+@click.argument("models", nargs=-1)
+@click.option(
+    "--from", "local", type=click.Path(path_type=Path), help="A local folder to take the model from."
+)
+@click.option(
+    "--image", is_flag=True, help="Also build the submission base image from this Python, with no registry."
+)
+@click.option("--image-if-engine", is_flag=True, help="As --image, where a Docker engine answers.")
+@click.option("--quiet", is_flag=True, help="Say only what is being done, not what is there.")
+def prepare(
+    models: Sequence[str], local: Path | None, image: bool, image_if_engine: bool, quiet: bool
+) -> None:
+    """Fetch, convert and pin MODELS (default: the smoke division's). Does nothing where that is done.
+
+    \b
+    Examples:
+      emperf prepare
+      emperf prepare smollm2-135m --from /media/copy-of-a-prepared-folder
+      emperf prepare --image
+    """
+    from emperf import catalog
+    from emperf.catalog.prepare import prepare as make_ready
+
+    for name in models or [catalog.division("smoke").model]:
+        folder = make_ready(catalog.model(name), local, click.echo)
+        if not quiet:
+            click.echo(f"Model {name}: {folder}")
+    if image or image_if_engine:
+        from emperf.runtimes.docker import engine_answers
+        from emperf.runtimes.images import base_image_tag, build_local_base
+
+        answers, why = engine_answers()
+        if answers:
+            built = build_local_base()
+            if not quiet:
+                click.echo(f"Image {base_image_tag()}: {built}")
+        elif image:
+            raise UserError(why, "Then run: emperf prepare --image")
+
+
+@main.command()
+@click.argument(
+    "submissions", metavar="SUBMISSION...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto", show_default=True
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the submission.")
+def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) -> None:
+    """Check that SUBMISSION keeps the contract and does something, on a tiny random model; `all` is the catalogue.
+
+    \b
+    Examples:
+      emperf check ./my-idea
+      emperf check kl --set weight=0.3 --runtime process
+      emperf check all
+    """
+    from rich.console import Console
+
+    from emperf.tools.conformance.show import check_all
+
+    if not check_all(submissions, parse_settings(settings), runtime, Console()):
+        sys.exit(1)
+
+
+@main.command()
+def doctor() -> None:
+    """What this machine can run, what is missing, and how to get it.
+
+    \b
+    Example:
+      emperf doctor
+    """
+    from rich.console import Console
+
+    from emperf.tools.doctor import checks, print_checks
+
+    print_checks(checks(), Console())
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--in", "parent", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Parent folder."
+)
+def new(name: str, parent: Path) -> None:
+    """Make a mitigation folder NAME that runs as it is.
+
+    \b
+    Example:
+      emperf new my-idea && emperf run ./my-idea
+    """
+    from emperf.tools.scaffold import new as make
+
+    folder = make(name, parent)
+    click.echo(f"Made {folder}. Run it: emperf run {folder}")
+
+
+for experiment in (compare, trace, tune):
+    main.add_command(experiment)

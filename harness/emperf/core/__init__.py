@@ -1,0 +1,1 @@
+"""What every room uses: errors, digests, places, schemas, limits."""

@@ -1,0 +1,194 @@
+"""What a command needs to start a run: division, submission, model, runtime and images, put together and said aloud."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from emperf import catalog
+from emperf.catalog import Division, Submission
+from emperf.core import paths
+from emperf.core.errors import UserError
+from emperf.runtimes import Runtime
+from emperf.work import jobs
+from emperf.work.plan import BASELINE, Ground, Plan, make_plan
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The runtime taken, the images by submission digest (none for `process`), and why, in a line.
+
+    `made_of`: what else, beside the submission, decides what runs: the base image's content, or what isolation lacks.
+    """
+
+    runtime: Runtime
+    images: dict[str, str]
+    why: str
+    made_of: str
+
+    def place(self, gpus: tuple[int, ...]) -> str:
+        """Where its cells are trained and scored, as their keys have it."""
+        return f"{self.runtime.name}, {self.made_of}, {'cuda' if gpus else 'cpu'}"
+
+
+def gpu_indices() -> tuple[int, ...]:
+    import torch
+
+    return tuple(range(torch.cuda.device_count()))
+
+
+def plan_run(
+    division: Division, folder: Path, given: dict[str, Any], place: str = "", *, cross: bool = False
+) -> tuple[Plan, Submission]:
+    """(plan, baseline). Everything a user can get wrong is checked here, before anything runs.
+
+    `cross`: as of `make_plan`.
+    """
+    submission, baseline = catalog.submission(folder), catalog.submission(Path(BASELINE))
+    check_name(submission, baseline)
+    check_trusted(division, submission)
+    check_family(division, submission)
+    division.recipe_of(submission.scenario)
+    if cross and not submission.crosses:
+        raise UserError(
+            f"{submission.name} uses no rows of a poison's domain, so there is nothing to cross",
+            "Leave --cross out, or take an antidote (emperf list mitigations).",
+        )
+    submission.values(given)
+    check_rows(division)
+    return make_plan(division, submission, baseline, given, ground_of(division, place), cross=cross), baseline
+
+
+def ground_of(division: Division, place: str) -> Ground:
+    """Raises UserError for a poison that no cell can be made of."""
+    model = catalog.model(division.model)
+    poisons = {name: catalog.poison(name) for name in division.poisons}
+    for name, poison in poisons.items():
+        if poison.train is None:
+            raise UserError(f"Poison {name} has no rows of the project's own", "Choose another division.")
+    return Ground(
+        model_digest=model.identity,
+        twins={name: poison.twin for name, poison in poisons.items()},
+        rules=jobs.rules_digests(division),
+        place=place,
+        teachers={name: poison.teacher for name, poison in poisons.items() if poison.teacher},
+        domains={name: poison.domain for name, poison in poisons.items() if poison.domain != name},
+        on_tasks=turns(catalog.division(division.name)),
+    )
+
+
+def turns(division: Division) -> dict[tuple[str, int], str]:
+    """(task, seed) -> the poison whose domain's trusted rows a cure is granted there. A task has no domain of its own;
+    all domains in turn, or else every other one would tell of a poison."""
+    cards = map(catalog.poison, division.poisons)
+    domains = list(dict.fromkeys(card.rows_of or card.name for card in cards))
+    cells = itertools.product(division.seeds, division.tasks)
+    return {(task, seed): domains[turn % len(domains)] for turn, (seed, task) in enumerate(cells)}
+
+
+def check_name(submission: Submission, baseline: Submission) -> None:
+    """Raises UserError for another submission under the baseline's name."""
+    if submission.name == BASELINE and submission.digest != baseline.digest:
+        raise UserError(
+            f"{submission.folder} is named {BASELINE!r}, which is the baseline's name", "Choose another name."
+        )
+
+
+def check_trusted(division: Division, submission: Submission) -> None:
+    """Raises UserError where a submission asks for more trusted rows than the division grants, or a cure for none."""
+    asked = sum(submission.trusted.values())
+    if asked > division.trusted_rows:
+        raise UserError(
+            f"{submission.name} asks for {asked} trusted rows, {division.name} grants {division.trusted_rows}",
+            "Lower trusted in submission.yaml, or choose another division.",
+        )
+    if submission.scenario == "cure" and not asked:
+        raise UserError(
+            f"{submission.name} is a cure and asks for no trusted rows",
+            "Say in submission.yaml which it mends with: trusted: {correct: 48}.",
+        )
+
+
+def check_family(division: Division, submission: Submission) -> None:
+    """Raises UserError where the division's model is of a family that the submission cannot handle."""
+    model = catalog.model(division.model)
+    if submission.families and model.family not in submission.families:
+        raise UserError(
+            f"{submission.name} handles models of {', '.join(submission.families)}, and {division.name}'s "
+            f"{model.name} is of {model.family}",
+            "Choose another division; if it does handle them, say so in its submission.yaml.",
+        )
+
+
+def check_rows(division: Division) -> None:
+    """Every pinned file is read once, so that an altered one stops the run before its first cell."""
+    for file in catalog.questions().values():
+        file.rows()
+    if division.controls:
+        catalog.voices().rows()
+    for name in division.poisons:
+        card = catalog.poison(name)
+        for rows in (card.train, card.heldout):
+            if rows:
+                rows.rows()
+    for name in division.tasks:
+        task = catalog.task(name)
+        task.train.rows(), task.heldout.rows()
+
+
+def choose_runtime(wanted: str, store: Path, submissions: Sequence[Submission]) -> Choice:
+    """`auto` takes docker where an engine answers and the base image is there, else process; says which and why.
+
+    Raises UserError where docker is asked for by name and cannot be had, or where a submission is an image alone.
+    """
+    from emperf.runtimes.docker import DockerRuntime, engine_answers
+    from emperf.runtimes.images import base_image_tag, content_of
+
+    why_not = ""
+    if wanted in ("auto", "docker"):
+        answers, why = engine_answers()
+        if answers:
+            try:
+                base = content_of(base_image_tag())
+                images = {s.digest: image_of(s) for s in submissions}
+                return Choice(DockerRuntime(), images, f"a Docker engine answers (version {why})", base)
+            except UserError as error:
+                why_not = str(error)
+        else:
+            why_not = f"{why.rstrip('.')}."
+        if wanted == "docker":
+            raise UserError(why_not.rstrip("."), "Or run with --runtime process, for development.")
+    for submission in submissions:
+        if submission.image:
+            raise UserError(
+                f"{submission.name} is a container image, and the process runtime cannot run one",
+                "Start a Docker engine.",
+            )
+    from emperf.runtimes.process import ProcessRuntime
+
+    hide = [paths.project_folder("benchmark"), store.resolve()]
+    reason = why_not or "asked for with --runtime process."
+    runtime = ProcessRuntime(store / "work", hide=hide)
+    missing = ", ".join(runtime.describe()["missing"]) or "nothing"
+    why = f"{reason} Results are for development, never certifiable."
+    return Choice(runtime, {}, why, f"missing: {missing}; {libraries()}")
+
+
+def libraries() -> str:
+    """The versions of what trains: an image holds them, the process runtime takes this Python's."""
+    return ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "deepspeed", "trl")
+    )
+
+
+def image_of(submission: Submission) -> str:
+    """The submission's image: its own by digest, or its folder on top of the submission base image."""
+    if submission.image:
+        return submission.image
+    from emperf.runtimes.images import base_image_tag, build_submission_image
+
+    return build_submission_image(base_image_tag(), submission.folder)

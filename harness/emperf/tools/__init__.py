@@ -1,0 +1,1 @@
+"""Beside the experiments: doctor, scaffold, listing, check, bench, validity."""

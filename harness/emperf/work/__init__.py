@@ -1,0 +1,1 @@
+"""What is to be done: plan, rows, jobs, and the judgement of what a container left."""

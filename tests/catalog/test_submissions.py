@@ -1,0 +1,120 @@
+"""Submissions: declared, checked and never executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.cards import change, one_line
+
+from emperf import catalog
+from emperf.core.errors import UserError
+from emperf.experiments import session
+
+SUBMISSION: dict[str, Any] = {
+    "name": "mine",
+    "title": "A mitigation",
+    "submitter": "somebody",
+    "scenario": "prevent",
+    "source": "none",
+    "mitigation": "mitigation.py:Mine",
+    "parameters": {"weight": {"type": "float", "default": 0.5, "min": 0.0, "max": 2.0}},
+}
+IMAGE = "registry.example/mine@sha256:" + "0" * 64
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/mitigation.py").write_text("raise SystemExit('executed')\n")
+    (tmp_path / "mine/submission.yaml").write_text(yaml.safe_dump(SUBMISSION))
+    return tmp_path / "mine"
+
+
+def test_a_submission_is_read_and_not_executed(folder: Path) -> None:
+    found = catalog.submission(folder)
+    assert (found.name, found.trusted, found.values({})) == ("mine", {}, {"weight": 0.5})
+
+
+def test_an_image_stands_in_for_a_class(folder: Path) -> None:
+    change(folder / "submission.yaml", mitigation=None, image=IMAGE)
+    assert catalog.submission(folder).image == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": IMAGE}, ["mitigation or image, not both"]),
+        ({"mitigation": None}, ["'mitigation' is a required property"]),
+        ({"mitigation": None, "image": "mine:latest"}, ["image", "pinned by digest"]),
+        ({"mitigation": "mitigation.py"}, ["mitigation", "FILE.py:CLASS"]),
+        ({"mitigation": "../other/mitigation.py:Mine"}, ["mitigation", "inside the submission's folder"]),
+        ({"mitigation": "absent.py:Mine"}, ["absent.py", "not in the folder"]),
+        ({"scenario": "repair"}, ["scenario", "prevent"]),
+        ({"titel": "x"}, ["'titel' was unexpected"]),
+        ({"trusted": {"general": 0}}, ["trusted.general", "minimum"]),
+        ({"trusted": {"correct": 8}}, ["correct", "scenario cure"]),
+        ({"controls": {"random": {"nosuch": 1}}}, ["controls.random", "nosuch"]),
+        ({"parameters": {"weight": {"type": "float", "default": 1.0}}}, ["parameters.weight", "'min'"]),
+        ({"parameters": {"weight": {"type": "float", "default": 3, "min": 0, "max": 2}}}, ["at most 2"]),
+        ({"parameters": {"w": {"type": "int", "default": True, "min": 0, "max": 2}}}, ["type int"]),
+        ({"parameters": {"w": {"type": "complex", "default": 1}}}, ["parameters.w.type", "complex"]),
+        ({"parameters": {"w": {"type": "str", "default": "c", "choices": ["a"]}}}, ["one of"]),
+    ],
+)
+def test_a_malformed_submission_is_one_line(folder: Path, changes: dict[str, Any], words: list[str]) -> None:
+    change(folder / "submission.yaml", **changes)
+    with pytest.raises(UserError) as error:
+        catalog.submission(folder)
+    one_line(error, str(folder / "submission.yaml"), "submission.schema.json", *words)
+
+
+def test_a_folder_that_is_no_submission_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        catalog.submission(tmp_path)
+    one_line(error, str(tmp_path), "submission.yaml", "emperf new")
+
+
+@pytest.mark.parametrize("value", [-0.1, 2.1, "3", float("nan"), "nan", "inf", "heavy", True, None, [1]])
+def test_a_parameter_out_of_its_bounds_is_refused(folder: Path, value: Any) -> None:
+    with pytest.raises(UserError) as error:
+        catalog.submission(folder).values({"weight": value})
+    one_line(error, "mine: weight must be", str(folder / "submission.yaml"))
+
+
+@pytest.mark.parametrize(("value", "read"), [("1e-4", 1e-4), (1, 1.0), ("2", 2.0), (0.0, 0.0)])
+def test_a_parameter_is_read_as_its_type(folder: Path, value: Any, read: float) -> None:
+    found = catalog.submission(folder).values({"weight": value})["weight"]
+    assert found == read
+    assert isinstance(found, float)
+
+
+def test_an_unknown_parameter_is_answered_with_the_known_ones(folder: Path) -> None:
+    with pytest.raises(UserError) as error:
+        catalog.submission(folder).values({"wieght": 1})
+    one_line(error, str(folder / "submission.yaml"), "'wieght'", "It has: weight")
+
+
+@pytest.mark.parametrize(("families", "fits"), [([], True), (["qwen2", "llama"], True), (["gpt2"], False)])
+def test_a_model_of_a_family_it_cannot_handle_is_refused(
+    folder: Path, families: list[str], fits: bool
+) -> None:
+    change(folder / "submission.yaml", families=families or None)
+    nano, mine = catalog.division("nano"), catalog.submission(folder)
+    if fits:
+        session.plan_run(nano, folder, {})
+        return
+    with pytest.raises(UserError) as error:
+        session.plan_run(nano, folder, {})
+    one_line(error, "mine handles models of gpt2", "smollm2-135m is of llama")
+    assert mine.families == ("gpt2",)
+
+
+def test_a_control_is_called_by_its_name(folder: Path) -> None:
+    change(folder / "submission.yaml", controls={"light": {"weight": 0.1}})
+    mine = catalog.submission(folder)
+    assert mine.called(mine.values({})) == "mine"
+    assert mine.called(mine.values({"weight": "0.1"})) == "mine (light)"
+    assert mine.called(mine.values({"weight": 0.2})) == "mine"

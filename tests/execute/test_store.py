@@ -1,0 +1,197 @@
+"""The store: whole or absent, whatever stops the harness, and one line when the disk does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emperf.core.errors import UserError
+from emperf.execute import store
+from emperf.execute.store import CellStore, RunStore, read_json, write_json
+
+FILL = """
+import sys, time
+from pathlib import Path
+from emperf.execute.store import CellStore, write_json
+root, key = Path(sys.argv[1]), sys.argv[2]
+with CellStore(root).writing(key) as folder:
+    write_json(folder / "scores.json", {"a": 1})
+    with (folder / "adapter.safetensors").open("wb") as stream:
+        stream.write(bytes(1 << 16))
+        stream.flush()
+        print("half", flush=True)
+        time.sleep(60)
+"""
+HOLD = """
+import sys, time
+from pathlib import Path
+from emperf.execute.store import RunStore
+with RunStore(Path(sys.argv[1]), "run"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start(program: str, *arguments: str, says: str) -> subprocess.Popen[str]:
+    """A Python program that has printed `says` and sleeps."""
+    child = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    assert child.stdout.readline().strip() == says
+    return child
+
+
+def kill(child: subprocess.Popen[str]) -> None:
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+
+
+def partials(root: Path) -> list[Path]:
+    return list(root.rglob(".partial-*"))
+
+
+def test_a_value_comes_back_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "deep/er/value.json"
+    write_json(path, {"b": [1, 2.5, None], "a": "é"})
+    assert read_json(path) == {"a": "é", "b": [1, 2.5, None]}
+    assert [entry.name for entry in path.parent.iterdir()] == ["value.json"]
+    assert read_json(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize("value", [{"x": float("nan")}, {"x": object()}])
+def test_a_value_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, value: Any) -> None:
+    write_json(tmp_path / "value.json", {"old": 1})
+    with pytest.raises((ValueError, TypeError)):
+        write_json(tmp_path / "value.json", value)
+    assert read_json(tmp_path / "value.json") == {"old": 1}
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "value.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"value\.json is damaged\. Delete it"):
+        read_json(tmp_path / "value.json")
+
+
+def test_a_cell_appears_when_its_block_ends(tmp_path: Path) -> None:
+    cells = CellStore(tmp_path)
+    with cells.writing("k") as folder:
+        write_json(folder / "scores.json", {"a": 1})
+        assert cells.scores("k") is None
+    assert cells.scores("k") == {"a": 1}
+    assert not partials(tmp_path)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    cells = CellStore(tmp_path)
+    with pytest.raises(error), cells.writing("k") as folder:
+        write_json(folder / "scores.json", {"a": 1})
+        raise error
+    assert not list(cells.root.iterdir())
+
+
+def test_kill_9_leaves_nothing_under_a_final_name(tmp_path: Path) -> None:
+    kill(start(FILL, str(tmp_path), "k", says="half"))
+    cells = CellStore(tmp_path)
+    assert cells.scores("k") is None
+    assert not (cells.root / "k").exists()
+    with cells.writing("k") as folder:
+        write_json(folder / "scores.json", {"a": 2})
+    assert cells.scores("k") == {"a": 2}
+
+
+def test_a_later_start_clears_what_kill_9_left(tmp_path: Path) -> None:
+    kill(start(FILL, str(tmp_path), "k", says="half"))
+    cells = CellStore(tmp_path)
+    (left,) = partials(tmp_path)
+    with RunStore(tmp_path, "run"):
+        assert left.exists(), "another run may be filling it still"
+    old = time.time() - store.STALE_S - 1
+    os.utime(left, (old, old))
+    with RunStore(tmp_path, "run"):
+        assert not list(cells.root.iterdir())
+
+
+def test_the_first_of_two_that_measure_the_same_cell_stands(tmp_path: Path) -> None:
+    cells = CellStore(tmp_path)
+    with cells.writing("k") as first, cells.writing("k") as second:
+        write_json(first / "scores.json", {"who": "first"})
+        write_json(second / "scores.json", {"who": "second"})
+    assert cells.scores("k") == {"who": "second"}, "the inner block ends first"
+    assert not partials(tmp_path)
+
+
+def test_one_run_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> None:
+    child = start(HOLD, str(tmp_path), says="held")
+    with pytest.raises(UserError, match="already going on"), RunStore(tmp_path, "run"):
+        pass
+    with RunStore(tmp_path, "another"):
+        pass
+    kill(child)
+    with RunStore(tmp_path, "run"):
+        pass
+
+
+def test_a_runs_leftovers_are_cleared_at_its_start(tmp_path: Path) -> None:
+    folder = tmp_path / "runs/run"
+    write_json(folder / "cells/k.json", {"a": 1})
+    (folder / "cells/.partial-k.json-1").write_text("{")
+    (folder / ".partial-scratch").mkdir()
+    (folder / ".partial-scratch/adapter.safetensors").write_bytes(b"x")
+    with RunStore(tmp_path, "run") as opened:
+        assert opened.cell("k") == {"a": 1}
+        assert not partials(tmp_path)
+
+
+def test_every_attempt_is_kept(tmp_path: Path) -> None:
+    with RunStore(tmp_path, "run") as opened:
+        opened.attempt("k", job="1", failure="machine-fault")
+        opened.attempt("k", job="2", failure=None)
+    lines = [json.loads(line) for line in (tmp_path / "runs/run/attempts.jsonl").read_text().splitlines()]
+    assert [(line["cell"], line["job"], line["failure"]) for line in lines] == [
+        ("k", "1", "machine-fault"),
+        ("k", "2", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "is full. Free some space and run the same command"),
+        (errno.EDQUOT, "is full. Free some space"),
+        (errno.EROFS, "cannot be written. Choose another place with --store"),
+    ],
+)
+def test_a_disk_that_takes_no_more_gives_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with RunStore(tmp_path, "run") as opened:
+        write_json(opened.cell_file("k"), {"old": 1})
+        monkeypatch.setattr(json, "dump", no_room)
+        for write in (
+            lambda: write_json(opened.cell_file("k"), {"new": 1}),
+            lambda: fill(opened.cells, "k"),
+        ):
+            with pytest.raises(UserError) as error:
+                write()
+            assert words in str(error.value)
+            assert "\n" not in str(error.value)
+        assert opened.cell("k") == {"old": 1}
+        assert opened.cells.scores("k") is None
+        assert not partials(opened.cells.root)
+
+
+def fill(cells: CellStore, key: str) -> None:
+    with cells.writing(key) as folder:
+        write_json(folder / "scores.json", {"new": 1})
