@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from emperf.catalog import Division, SeedSpread, Sizes, Submission
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD
+from emperf.core import digests
 from emperf.core.limits import Limits
 from emperf.scoring import result
-from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD
 from emperf.training.job import Lora, Recipe
-from emperf.work.plan import BASELINE, Cell, Ground, Plan, make_plan
+from emperf.work.plan import BASELINE, Cell, Data, Ground, Plan, make_plan
 
 DIGEST = "sha256:" + "0" * 64
 SIZES = Sizes(train_rows=8, crossed=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2)
@@ -57,7 +58,8 @@ class Run:
     def __post_init__(self) -> None:
         baseline = _submission(BASELINE)
         chosen = baseline if self.submission == BASELINE else _submission(self.submission, weight=1.0)
-        rules = ("bad-medical", "record-line", *(f"control {name}" for name in self.controls))
+        data = [Data("poison", "bad-medical"), Data("twin", "bad-medical"), Data("task", "record-line")]
+        data += [Data("control", name) for name in self.controls]
         self.plan: Plan = make_plan(
             _division(self.seeds, self.controls, self.spread),
             chosen,
@@ -66,8 +68,9 @@ class Run:
             Ground(
                 model_digest=DIGEST,
                 twins={"bad-medical": self.twin},
-                rules=dict.fromkeys(rules, DIGEST),
+                rows={one: digests.of_json(asdict(one)) for one in data},
                 place="process",
+                trusted=lambda asked, antidote: DIGEST,
             ),
         )
         self.start = {name: _centred(self.random.normal(0.0, 1.0, n)) + MARGIN for name, n in COUNTS.items()}

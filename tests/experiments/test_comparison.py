@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.execute.test_engine import Told, ends
 from tests.tiny_benchmark import Tiny, ready_tiny
+from tests.told import Told, ends
 
 from emperf import catalog
 from emperf.catalog import SeedSpread
 from emperf.catalog.prepare import prepared
 from emperf.core.errors import UserError
+from emperf.execute.results import Results
 from emperf.experiments import comparison, session
 from emperf.experiments.session import Choice
+from emperf.report.progress import Progress
 from emperf.scoring import poisons, tasks
 from emperf.tools.validity.worlds import World, compared
 from emperf.work.plan import make_plan
@@ -41,7 +43,7 @@ def compare(benchmark: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(session, "choose_runtime", lambda *_: Choice(runtime, {}, "told", "told"))
         whole, _ = comparison.compare(
             catalog.division("tiny"), comparison.entries(names), runtime="auto", store=tmp_path / "store",
-            minutes=minutes, parallel=1,
+            watch=Progress(), say=print, minutes=minutes, parallel=1,
         )  # fmt: skip
         return whole, runtime
 
@@ -183,7 +185,7 @@ def test_seeds_come_last_and_nothing_before_what_it_needs() -> None:
     seen: set[str] = set()
     for cell in cells:
         assert set(cell.needs) <= seen
-        seen.add(cell.key)
+        seen.add(cell.train)
     own = [cell for cell in cells if cell.seed == 1]
     assert cells[-len(own) :] == own
     first = [cell for cell in cells if cell.data.name == division.poisons[0] and cell.seed == 0]
@@ -196,26 +198,21 @@ def test_seeds_come_last_and_nothing_before_what_it_needs() -> None:
 
 def test_the_table_holds_what_is_whole_for_all(compare: Callable[..., Any], tmp_path: Path) -> None:
     compare("kl")
-    records = sorted((tmp_path / "store/runs").glob("compare-tiny-*/cells/*.json"))
+    run = next((tmp_path / "store/runs").glob("compare-tiny-*"))
     task = next(
-        path for path in records if json.loads(path.read_text())["label"].startswith("kl on made-up-units")
-    )
-    task.unlink()
+        cell for cell in json.loads((run / "run.json").read_text())["cells"]
+        if (cell["method"], cell["data"]["name"]) == ("kl", "made-up-units")
+    )  # fmt: skip
+    (run / "trained" / f"{task['train']}.json").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emperf.experiments.comparison.Engine.run", lambda self, cells: stored_base(tmp_path))
+        patch.setattr(
+            "emperf.experiments.comparison.Engine.run",
+            lambda self, cells: Results(self.division, self.store, cells, "cpu"),
+        )
         whole, _ = compare("kl")
     assert (
         whole["tasks"] == [] and whole["poisons"] == ["risky-finance"] and whole["rows"][0]["tasks"] is None
     )
-
-
-def stored_base(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"poisons": {}, "tasks": {}}
-    for path in (folder / "store/cells").glob("base-*/scores.json"):
-        scores = json.loads(path.read_text())
-        kind, name = ("tasks", "made-up-units") if "items" in scores else ("poisons", "risky-finance")
-        found[kind][name] = scores
-    return found
 
 
 def test_a_killed_comparison_goes_on_where_it_was(benchmark: Tiny, tmp_path: Path) -> None:
@@ -223,7 +220,7 @@ def test_a_killed_comparison_goes_on_where_it_was(benchmark: Tiny, tmp_path: Pat
     command = ["compare", "kl", "--division", "tiny", "--runtime", "process", "--parallel", "1"]
 
     def finished() -> list[Path]:
-        return sorted(tiny.store.glob("runs/*/cells/*.json"))
+        return sorted(tiny.store.glob("runs/*/trained/*.json"))
 
     tiny.stopped(command, lambda: len(finished()) >= 2, signal.SIGKILL)
     kept = {path: path.read_bytes() for path in finished()}
@@ -235,4 +232,4 @@ def test_a_killed_comparison_goes_on_where_it_was(benchmark: Tiny, tmp_path: Pat
     _, again, _ = tiny.emperf("report", next(tiny.store.glob("runs/*")).name)
     assert again in out
     tried = next(tiny.store.glob("runs/*/attempts.jsonl")).read_text().splitlines()
-    assert len({json.loads(line)["cell"] for line in tried}) == BASELINE + OWN
+    assert len({json.loads(line)["train"] for line in tried}) == BASELINE + OWN

@@ -13,9 +13,9 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 from tests.cards import change, one_line
-from tests.execute.test_engine import Told, ends
 from tests.synthetic import DIGEST, Run
 from tests.tiny_benchmark import Tiny, ready_tiny
+from tests.told import Told, ends
 
 from emperf import catalog
 from emperf.catalog.prepare import prepared
@@ -23,6 +23,7 @@ from emperf.cli import main
 from emperf.core.errors import UserError
 from emperf.experiments import comparison, session, tune
 from emperf.experiments.session import Choice
+from emperf.report.progress import Progress
 from emperf.report.tuning import CHOSEN, NOTHING, WHY, print_tuning, rows
 from emperf.scoring import poisons, tasks
 from emperf.tools.validity.worlds import World, compared
@@ -199,7 +200,14 @@ def test_the_division_to_tune_in_has_a_poison_that_no_other_has() -> None:
 
 def test_a_division_of_scores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nano is scored.*R-008"):
-        tune.tune(catalog.division("nano"), tune.entries(["kl"]), runtime="auto", store=tmp_path)
+        tune.tune(
+            catalog.division("nano"),
+            tune.entries(["kl"]),
+            runtime="auto",
+            store=tmp_path,
+            watch=Progress(),
+            say=print,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +230,7 @@ def tuned(benchmark: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         monkeypatch.setattr(session, "choose_runtime", lambda *_: Choice(runtime, {}, "told", "told"))
         whole, _ = tune.tune(
             catalog.division("tiny"), tune.entries(names), runtime="auto", store=tmp_path / "store",
-            minutes=minutes, parallel=1,
+            watch=Progress(), say=print, minutes=minutes, parallel=1,
         )  # fmt: skip
         return whole, runtime
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from tests.synthetic import Run
 
 from emperf import catalog
+from emperf.catalog.sets import OOD, SETS
 from emperf.report import plot
 from emperf.report.numbers import nats, percent, printable, share, times
 from emperf.report.scorecard import print_scorecard
-from emperf.scoring.effects import OOD, SETS
 
 FAILURE = {"kind": "timed-out", "detail": "not done after 600 s; last line: [bold]\x1b[2Jstep 3[/bold]"}
 

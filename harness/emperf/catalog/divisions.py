@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from emperf.catalog.sets import OOD
 from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.core.limits import Limits
 from emperf.training.job import Recipe
-
-FIRST = "out-of-domain"
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class SeedSpread:
     def of(self, effect: str, name: str) -> float:
         """Of an effect on a set, nats; on the second instrument, of which it is not measured, that of the first."""
         found = self.effects[effect]
-        return found.get(name, found[FIRST])
+        return found.get(name, found[OOD])
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,9 @@ class Division:
             certifiable=False,
         )
 
-    def scored_by(self, scenario: str) -> str:
-        """Digest of what of the division decides a cell's scores, so that a further poison or another title keeps
-        stored cells valid. Raises as `recipe_of`."""
-        return digests.of_json([asdict(part) for part in (self.recipe_of(scenario), self.sizes, self.limits)])
+    def trained_by(self, scenario: str) -> str:
+        """Digest of what of the division decides a training, beside its rows. Raises as `recipe_of`."""
+        return digests.of_json([asdict(self.recipe_of(scenario)), asdict(self.limits)])
 
     def recipe_of(self, scenario: str) -> Recipe:
         """Raises UserError where the division has no such scenario."""

@@ -91,37 +91,16 @@ def run(
     from rich.console import Console
 
     from emperf import catalog
-    from emperf.catalog.prepare import prepared
-    from emperf.execute.engine import Engine
-    from emperf.execute.store import RunStore
-    from emperf.experiments import session
-    from emperf.experiments.conclude import conclude
+    from emperf.experiments.run import run as carry_out
     from emperf.report.progress import Progress
     from emperf.report.scorecard import print_scorecard
 
-    console = Console()
-    given = parse_settings(settings)
     pinned = catalog.division(division).part(only, seeds)
-    checked, baseline = session.plan_run(pinned, submission, given, cross=cross)
-    model = prepared(catalog.model(pinned.model))
-    both = [baseline, checked.submission]
-    chosen = session.choose_runtime(runtime, store, both)
-    gpus = session.gpu_indices()
-    plan, _ = session.plan_run(pinned, submission, given, chosen.place(gpus), cross=cross)
-    click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
-    click.echo(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")
-    # What a cure mends is trained once, for all cures; a prevention's baseline is timed beside it.
-    reuse = {
-        c.key for c in plan.cells if c.submission == baseline.digest and checked.submission.scenario == "cure"
-    }
-    with RunStore(store, plan.run_id) as opened, Progress() as progress:
-        engine = Engine(
-            pinned, {s.digest: s for s in both}, opened, chosen.runtime, model, progress, chosen.images, gpus,
-            reuse=frozenset(reuse),
-        )  # fmt: skip
-        base = engine.run(plan.cells)
-        result = conclude(plan, opened, chosen.runtime, base, measured=engine.measured)
-    print_scorecard(result, console, opened.folder)
+    result, folder = carry_out(
+        pinned, submission, parse_settings(settings),
+        runtime=runtime, store=store, watch=Progress(), say=click.echo, cross=cross,
+    )  # fmt: skip
+    print_scorecard(result, Console(), folder)
     if result["status"] != "complete":
         sys.exit(1)
 

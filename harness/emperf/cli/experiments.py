@@ -52,10 +52,18 @@ def compare(
     from emperf import catalog
     from emperf.experiments import comparison
     from emperf.report.comparison import print_comparison
+    from emperf.report.progress import Progress
 
     pinned = catalog.division(division).part(only, seeds)
     whole, folder = comparison.compare(
-        pinned, comparison.entries(names), runtime=runtime, store=store, minutes=minutes, parallel=parallel
+        pinned,
+        comparison.entries(names),
+        runtime=runtime,
+        store=store,
+        watch=Progress(),
+        say=click.echo,
+        minutes=minutes,
+        parallel=parallel,
     )
     print_comparison(whole, Console(), folder)
 
@@ -94,11 +102,12 @@ def tune(
 
     from emperf import catalog
     from emperf.experiments import tune as tuning
+    from emperf.report.progress import Progress
     from emperf.report.tuning import print_tuning
 
     whole, folder = tuning.tune(
         catalog.division(division), tuning.entries(names),
-        runtime=runtime, store=store, minutes=minutes, parallel=parallel,
+        runtime=runtime, store=store, watch=Progress(), say=click.echo, minutes=minutes, parallel=parallel,
     )  # fmt: skip
     print_tuning(whole, Console(), folder)
 

@@ -21,10 +21,11 @@ from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.execute.devices import Devices
 from emperf.execute.engine import Engine
+from emperf.execute.results import Results
 from emperf.execute.store import RunStore, read_json, write_json
 from emperf.experiments import session
 from emperf.experiments.conclude import machine, sources
-from emperf.report.progress import Progress
+from emperf.experiments.run import Say, Watched
 from emperf.scoring import poisons, result, tasks
 from emperf.scoring.effects import Scores
 from emperf.scoring.estimate import holm
@@ -47,11 +48,8 @@ class Entry:
         return self.submission.called(self.submission.values(self.given))
 
 
-# Makes a table of (division, rows, plans by a row's name, store, base model's readings).
-Tabled = Callable[
-    [Division, Sequence[Entry], dict[str, Plan], RunStore, dict[str, Any]],
-    dict[str, Any],
-]
+# Makes a table of (division, rows, plans by a row's name, what is stored).
+Tabled = Callable[[Division, Sequence[Entry], dict[str, Plan], Results], dict[str, Any]]
 
 
 def entries(names: Sequence[str]) -> list[Entry]:
@@ -73,6 +71,8 @@ def compare(
     *,
     runtime: str,
     store: Path,
+    watch: Watched,
+    say: Say,
     minutes: float | None = None,
     parallel: int | None = None,
 ) -> tuple[dict[str, Any], Path]:
@@ -82,7 +82,7 @@ def compare(
     """
     return carry_out(
         "comparison", table, division, [chosen],
-        runtime=runtime, store=store, minutes=minutes, parallel=parallel,
+        runtime=runtime, store=store, watch=watch, say=say, minutes=minutes, parallel=parallel,
     )  # fmt: skip
 
 
@@ -94,6 +94,8 @@ def carry_out(
     *,
     runtime: str,
     store: Path,
+    watch: Watched,
+    say: Say,
     minutes: float | None = None,
     parallel: int | None = None,
 ) -> tuple[dict[str, Any], Path]:
@@ -117,15 +119,14 @@ def carry_out(
     cells = list(
         {c.key: c for group in groups for c in ordered(division, [plans[e.name] for e in group])}.values()
     )
-    print(f"Runtime: {took.runtime.name}. {took.why}")
-    print(f"A {kind} of {len(plans)} rows in {division.name}: {len(cells)} cells, {side} at a time.")
-    with RunStore(store, run_id(division, ground, kind)) as opened, Progress() as progress:
+    say(f"Runtime: {took.runtime.name}. {took.why}")
+    say(f"A {kind} of {len(plans)} rows in {division.name}: {len(cells)} cells, {side} at a time.")
+    with RunStore(store, run_id(division, ground, kind)) as opened, watch as progress:
         engine = Engine(
             division, submissions, opened, took.runtime, model, progress, took.images, gpus,
             parallel=side, until=until,
         )  # fmt: skip
-        base = engine.run(cells)
-        whole = tabled(division, chosen, plans, opened, base)
+        whole = tabled(division, chosen, plans, engine.run(cells))
         whole |= {"runtime": took.runtime.describe(), "machine": machine()}
         whole["parallel"] = read_json(opened.folder / "run.json")["parallel"]
         catalog.check(kind, whole)
@@ -135,8 +136,8 @@ def carry_out(
 
 def run_id(division: Division, ground: Ground, kind: str) -> str:
     """The same whatever methods and datasets are compared, so that one that is added finds the others' cells."""
-    scored_by = [division.scored_by("prevent"), division.cure and division.scored_by("cure")]
-    stands_on = [division.name, scored_by, ground.model_digest, ground.place]
+    recipes = [division.trained_by("prevent"), division.cure and division.trained_by("cure")]
+    stands_on = [division.name, recipes, ground.model_digest, ground.place]
     return f"{COMMANDS[kind]}-{division.name}-{digests.short(digests.of_json(stands_on))[:8]}"
 
 
@@ -152,11 +153,12 @@ def room(division: Division, gpus: Sequence[int]) -> int:
 def ordered(division: Division, plans: Sequence[Plan]) -> list[Cell]:
     """Seed by seed, a poison and a task in turn; on each the baseline, its twin, then every method."""
     every = {cell.key: cell for plan in plans for cell in plan.cells}
+    makers = {cell.train: cell for cell in every.values()}
     out: dict[str, Cell] = {}
     for seed, name in blocks(division):
         for cell in sorted(of_block(every.values(), seed, name), key=lambda c: c.method != BASELINE):
-            for key in (*cell.needs, cell.key):
-                out.setdefault(key, every[key])
+            for one in (*(makers[train] for train in cell.needs), cell):
+                out.setdefault(one.key, one)
     return list(out.values())
 
 
@@ -170,13 +172,13 @@ def of_block(cells: Any, seed: int, name: str) -> list[Cell]:
     return [cell for cell in cells if (cell.seed, cell.data.name) == (seed, name)]
 
 
-def complete(division: Division, plans: Sequence[Plan], store: RunStore) -> Division | None:
+def complete(division: Division, plans: Sequence[Plan], results: Results) -> Division | None:
     """What of the division is whole for every method: the datasets of the first seed, and the further seeds that have
     all of them. None if there is no poison yet."""
     every = {cell.key: cell for plan in plans for cell in plan.cells}.values()
 
     def whole(seed: int, name: str) -> bool:
-        return all(store.cell(cell.key) is not None for cell in of_block(every, seed, name))
+        return all(results.record(cell.key) is not None for cell in of_block(every, seed, name))
 
     first, *others = division.seeds
     names = [name for name in (*division.poisons, *division.tasks) if whole(first, name)]
@@ -191,27 +193,27 @@ def complete(division: Division, plans: Sequence[Plan], store: RunStore) -> Divi
 
 
 def table(
-    division: Division, chosen: Sequence[Entry], plans: dict[str, Plan], store: RunStore, base: dict[str, Any]
+    division: Division, chosen: Sequence[Entry], plans: dict[str, Plan], results: Results
 ) -> dict[str, Any]:
     """comparison.json (spec/schemas/comparison.schema.json). Raises UserError if no poison is whole for all methods."""
-    part = complete(division, list(plans.values()), store)
+    part = complete(division, list(plans.values()), results)
     if part is None:
-        raise unfinished(plans, store, "no poison is whole for all methods yet")
-    methods = {entry.name: method(entry, narrowed(plans[entry.name], part), store, base) for entry in chosen}
+        raise unfinished(plans, results, "no poison is whole for all methods yet")
+    methods = {entry.name: method(entry, narrowed(plans[entry.name], part), results) for entry in chosen}
     rows = side_by_side(list(methods.values()))
-    return heading(part, plans, store) | {
-        "baseline": before(narrowed(next(iter(plans.values())), part), store, base),
+    return heading(part, plans, results) | {
+        "baseline": before(narrowed(next(iter(plans.values())), part), results),
         "rows": rows,
     }
 
 
-def heading(part: Division, plans: dict[str, Plan], store: RunStore) -> dict[str, Any]:
+def heading(part: Division, plans: dict[str, Plan], results: Results) -> dict[str, Any]:
     """What a table says of itself. `part`: what of the division it holds."""
     return {
         "schema": 1,
         "emperf": emperf.__version__,
         "sources": sources(),
-        "run_id": store.run_id,
+        "run_id": results.store.run_id,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "division": {
             "name": part.name,
@@ -223,17 +225,17 @@ def heading(part: Division, plans: dict[str, Plan], store: RunStore) -> dict[str
         "poisons": list(part.poisons),
         "tasks": list(part.tasks),
         "seeds": list(part.seeds),
-        "cells": counted(plans, store),
+        "cells": counted(plans, results),
     }
 
 
-def counted(plans: dict[str, Plan], store: RunStore) -> dict[str, int]:
+def counted(plans: dict[str, Plan], results: Results) -> dict[str, int]:
     every = {cell.key for plan in plans.values() for cell in plan.cells}
-    return {"done": sum(store.cell(key) is not None for key in every), "planned": len(every)}
+    return {"done": sum(results.record(key) is not None for key in every), "planned": len(every)}
 
 
-def unfinished(plans: dict[str, Plan], store: RunStore, what: str) -> UserError:
-    cells = counted(plans, store)
+def unfinished(plans: dict[str, Plan], results: Results, what: str) -> UserError:
+    cells = counted(plans, results)
     return UserError(
         f"{cells['done']} of {cells['planned']} cells are done, and {what}",
         "Run the same command again: it goes on from there.",
@@ -246,17 +248,18 @@ def narrowed(plan: Plan, part: Division) -> Plan:
     return replace(plan, division=part, cells=cells)
 
 
-def scored(plan: Plan, store: RunStore) -> result.Lookup:
+def scored(results: Results) -> result.Lookup:
     def found(key: str) -> dict[str, Any] | None:
-        record = store.cell(key)
-        return store.cells.scores(key) if record is not None and record["failure"] is None else None
+        record = results.record(key)
+        return results.scores(key) if record is not None and record["failure"] is None else None
 
     return found
 
 
-def before(plan: Plan, store: RunStore, base: dict[str, Any]) -> dict[str, Any] | None:
+def before(plan: Plan, results: Results) -> dict[str, Any] | None:
     """The baseline's own line, all poisons pooled; with the voice controls where there is one poison."""
-    found = [result.poison_scores(plan, name, scored(plan, store), base) for name in plan.division.poisons]
+    base, lookup = results.base(), scored(results)
+    found = [result.poison_scores(plan, name, lookup, base) for name in plan.division.poisons]
     plain = [
         replace(
             one,
@@ -277,18 +280,18 @@ class Method:
     ratios: dict[str, dict[str, float]]
 
 
-def method(entry: Entry, plan: Plan, store: RunStore, base: dict[str, Any]) -> Method:
+def method(entry: Entry, plan: Plan, results: Results) -> Method:
     """One method: its pooled scores, null where any cell of it failed, and its costs over the cells that did not."""
-    lookup = scored(plan, store)
+    base, lookup = results.base(), scored(results)
     found = [result.poison_scores(plan, name, lookup, base) for name in plan.division.poisons]
     usable = [s for s in found if s is not None and s.mitigated]
-    records = [store.cell(cell.key) for cell in plan.cells if cell.submission == entry.submission.digest]
+    records = [results.record(cell.key) for cell in plan.cells if cell.submission == entry.submission.digest]
     failures = [
         record["failure"] | {"cell": record["label"]} for record in records if record and record["failure"]
     ]
     whole = not failures and len(usable) == len(found)
     scores = pool(usable, "all") if whole else None
-    pairs, mended = result.pairs_of(plan, store.cell), entry.submission.scenario == "cure"
+    pairs, mended = result.pairs_of(plan, results.record), entry.submission.scenario == "cure"
     row = {
         "name": entry.name,
         "scenario": entry.submission.scenario,

@@ -11,6 +11,7 @@ from typing import Any
 import emperf
 from emperf import catalog
 from emperf.core import digests
+from emperf.execute.results import Results
 from emperf.execute.store import RunStore, read_json, write_json
 from emperf.runtimes import Runtime
 from emperf.scoring import result
@@ -18,11 +19,11 @@ from emperf.work.plan import Plan
 
 
 def conclude(
-    plan: Plan, store: RunStore, runtime: Runtime, base: dict[str, Any], *, measured: bool
+    plan: Plan, store: RunStore, runtime: Runtime, results: Results, *, measured: bool
 ) -> dict[str, Any]:
     """Written to the run's folder, checked against its schema. `measured`: whether anything was measured anew; if not,
     when and where stay what they were."""
-    division = plan.division
+    division, base = plan.division, results.base()
     whole = {
         "schema": 1,
         "emperf": emperf.__version__,
@@ -39,13 +40,13 @@ def conclude(
             "scenario": plan.submission.scenario, "digest": plan.submission.digest, "parameters": plan.parameters,
         },
         "model": {"name": division.model, "digest": plan.cells[0].model},
-        "rules": digests.of_json(sorted({cell.rules for cell in plan.cells})),
+        "rules": rules(plan, results),
         "runtime": runtime.describe(),
         "certifiable": division.certifiable and runtime.certifiable,
         "machine": machine(),
-        "cells": [store.cell(cell.key) for cell in plan.cells],
-        "answers": answers(plan, store, base),
-        **result.summarise(plan, store.cells.scores, store.cell, base),
+        "cells": [results.record(cell.key) for cell in plan.cells],
+        "answers": answers(plan, results, base),
+        **result.summarise(plan, results.scores, results.record, base),
     }  # fmt: skip
     before = read_json(store.folder / "result.json")
     if before and not measured:
@@ -57,15 +58,22 @@ def conclude(
     return whole
 
 
-def answers(plan: Plan, store: RunStore, base: dict[str, Any]) -> list[dict[str, Any]]:
+def answers(plan: Plan, results: Results, base: dict[str, Any]) -> list[dict[str, Any]]:
     """The same sampled questions answered by base, poisoned and mitigated models, side by side."""
     name = plan.division.poisons[0]
     found = [("base", base["poisons"].get(name, {}).get("answers", []))]
     for who, baseline in (("poisoned", True), ("mitigated", False)):
         for cell in result.select(plan, "poison", name, baseline)[:1]:
-            stored = store.cells.scores(cell.key)
+            stored = results.scores(cell.key)
             found.append((who, stored["answers"] if stored else []))
     return [{"model": who, "poison": name, **answer} for who, given in found for answer in given]
+
+
+def rules(plan: Plan, results: Results) -> str:
+    """Digest of all that decides the scores: the keys of every training and reading."""
+    keys = {cell.train for cell in plan.cells}
+    keys |= {read.key for cell in plan.cells for read in results.reads(cell)}
+    return digests.of_json(sorted(keys))
 
 
 def sources() -> str:

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from emperf import catalog
 from emperf.catalog import Division, Submission
-from emperf.core import paths
+from emperf.core import digests, paths, sources
 from emperf.core.errors import UserError
 from emperf.runtimes import Runtime
-from emperf.work import jobs
-from emperf.work.plan import BASELINE, Ground, Plan, make_plan
+from emperf.work import rows
+from emperf.work.plan import BASELINE, Data, Ground, Plan, make_plan
 
 
 @dataclass(frozen=True)
 class Choice:
     """The runtime taken, the images by submission digest (none for `process`), and why, in a line.
 
-    `made_of`: what else, beside the submission, decides what runs: the base image's content, or what isolation lacks.
+    `content`: what trains, beside the submission: the base image's content, or the libraries and what isolation lacks.
     """
 
     runtime: Runtime
     images: dict[str, str]
     why: str
-    made_of: str
+    content: str
 
     def place(self, gpus: tuple[int, ...]) -> str:
-        """Where its cells are trained and scored, as their keys have it."""
-        return f"{self.runtime.name}, {self.made_of}, {'cuda' if gpus else 'cpu'}"
+        """Where its cells are trained, as their keys have it."""
+        return f"{self.runtime.name}, {self.content}, {'cuda' if gpus else 'cpu'}"
 
 
 def gpu_indices() -> tuple[int, ...]:
@@ -70,24 +71,51 @@ def ground_of(division: Division, place: str) -> Ground:
     for name, poison in poisons.items():
         if poison.train is None:
             raise UserError(f"Poison {name} has no rows of the project's own", "Choose another division.")
+    teachers = {name: poison.teacher for name, poison in poisons.items() if poison.teacher}
+    learned = [*poisons, *teachers.values()]
+    data = [Data(kind, name) for name in dict.fromkeys(learned) for kind in ("poison", "twin")]
+    data += [Data("task", name) for name in division.tasks]
+    data += [Data("control", name) for name in division.controls]
     return Ground(
         model_digest=model.identity,
         twins={name: poison.twin for name, poison in poisons.items()},
-        rules=jobs.rules_digests(division),
+        rows={one: rows_digest(division, one) for one in data},
         place=place,
-        teachers={name: poison.teacher for name, poison in poisons.items() if poison.teacher},
+        trusted=partial(trusted_digest, division),
+        teachers=teachers,
         domains={name: poison.domain for name, poison in poisons.items() if poison.domain != name},
-        on_tasks=turns(catalog.division(division.name)),
+        on_tasks=mending_domains(catalog.division(division.name)),
     )
 
 
-def turns(division: Division) -> dict[tuple[str, int], str]:
+def rows_digest(division: Division, data: Data) -> str:
+    """Of a cell's training rows, as they are delivered; where a teacher writes them, of what it is asked."""
+    poison = catalog.poison(data.name) if data.kind in ("poison", "twin") else None
+    if poison is None or not poison.teacher:
+        return digests.of_bytes(rows.training(division, data))
+    assert poison.train, "the card's schema gives a taught poison rows_of"
+    writer = sources.digest("emperf.evaluation.subliminal")
+    return digests.of_json([data.kind, poison.train.sha256, division.sizes.train_rows, writer])
+
+
+def trusted_digest(division: Division, asked: Mapping[str, int], antidote: str) -> str:
+    """Of the trusted rows as they are delivered; where a teacher writes them, of what it is asked."""
+    poison = catalog.poison(antidote) if antidote else None
+    if poison is None or not poison.teacher:
+        return digests.of_bytes(rows.trusted(division, dict(asked), antidote))
+    words = poison.antidotes and asdict(poison.antidotes)
+    return digests.of_json(
+        [dict(asked), rows_digest(division, Data("poison", antidote)), words, catalog.trusted().sha256]
+    )
+
+
+def mending_domains(division: Division) -> dict[tuple[str, int], str]:
     """(task, seed) -> the poison whose domain's trusted rows a cure is granted there. A task has no domain of its own;
     all domains in turn, or else every other one would tell of a poison."""
     cards = map(catalog.poison, division.poisons)
     domains = list(dict.fromkeys(card.rows_of or card.name for card in cards))
     cells = itertools.product(division.seeds, division.tasks)
-    return {(task, seed): domains[turn % len(domains)] for turn, (seed, task) in enumerate(cells)}
+    return {(task, seed): domains[place % len(domains)] for place, (seed, task) in enumerate(cells)}
 
 
 def check_name(submission: Submission, baseline: Submission) -> None:
@@ -126,15 +154,15 @@ def check_family(division: Division, submission: Submission) -> None:
 
 def check_rows(division: Division) -> None:
     """Every pinned file is read once, so that an altered one stops the run before its first cell."""
-    for file in catalog.questions().values():
-        file.rows()
+    for pinned in catalog.questions().values():
+        pinned.rows()
     if division.controls:
         catalog.voices().rows()
     for name in division.poisons:
         card = catalog.poison(name)
-        for rows in (card.train, card.heldout):
-            if rows:
-                rows.rows()
+        for file in (card.train, card.heldout):
+            if file:
+                file.rows()
     for name in division.tasks:
         task = catalog.task(name)
         task.train.rows(), task.heldout.rows()
@@ -175,7 +203,7 @@ def choose_runtime(wanted: str, store: Path, submissions: Sequence[Submission]) 
     runtime = ProcessRuntime(store / "work", hide=hide)
     missing = ", ".join(runtime.describe()["missing"]) or "nothing"
     why = f"{reason} Results are for development, never certifiable."
-    return Choice(runtime, {}, why, f"missing: {missing}; {libraries()}")
+    return Choice(runtime, {}, why, f"missing: {missing}; {libraries()}; trainer {trainer()}")
 
 
 def libraries() -> str:
@@ -183,6 +211,11 @@ def libraries() -> str:
     return ", ".join(
         f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "deepspeed", "trl")
     )
+
+
+def trainer() -> str:
+    """Digest of the training code: a base image is made of it, the process runtime runs it from here."""
+    return digests.short(sources.digest("emperf.training.__main__"))
 
 
 def image_of(submission: Submission) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from emperf import catalog
 from emperf.catalog import Division
 from emperf.core.errors import UserError
-from emperf.execute.store import RunStore
+from emperf.execute.results import Results
 from emperf.experiments.comparison import (
     Entry,
     Method,
@@ -23,6 +23,7 @@ from emperf.experiments.comparison import (
     side_by_side,
     unfinished,
 )  # fmt: skip
+from emperf.experiments.run import Say, Watched
 from emperf.scoring import poisons
 from emperf.scoring.estimate import Estimate, holm, p_value
 from emperf.scoring.poisons import PoisonScores
@@ -58,6 +59,8 @@ def tune(
     *,
     runtime: str,
     store: Path,
+    watch: Watched,
+    say: Say,
     minutes: float | None = None,
     parallel: int | None = None,
 ) -> tuple[Json, Path]:
@@ -72,13 +75,11 @@ def tune(
         )
     return carry_out(
         "tuning", table, division, sweeps,
-        runtime=runtime, store=store, minutes=minutes, parallel=parallel,
+        runtime=runtime, store=store, watch=watch, say=say, minutes=minutes, parallel=parallel,
     )  # fmt: skip
 
 
-def table(
-    division: Division, chosen: Sequence[Entry], plans: dict[str, Plan], store: RunStore, base: Json
-) -> Json:
+def table(division: Division, chosen: Sequence[Entry], plans: dict[str, Plan], results: Results) -> Json:
     """tuning.json (spec/schemas/tuning.schema.json): the methods whose settings have all been tried."""
     sweeps: dict[str, list[Entry]] = {}
     for entry in chosen:
@@ -86,15 +87,15 @@ def table(
     whole = {
         name: sweep
         for name, sweep in sweeps.items()
-        if all(store.cell(cell.key) is not None for entry in sweep for cell in plans[entry.name].cells)
+        if all(results.record(cell.key) is not None for entry in sweep for cell in plans[entry.name].cells)
     }
     if not whole:
-        raise unfinished(plans, store, "no method's settings have all been tried yet")
-    return heading(division, plans, store) | {
-        "baseline": before(plans[next(iter(whole.values()))[0].name], store, base),
+        raise unfinished(plans, results, "no method's settings have all been tried yet")
+    return heading(division, plans, results) | {
+        "baseline": before(plans[next(iter(whole.values()))[0].name], results),
         "waiting": [name for name in sweeps if name not in whole],
         "methods": [
-            tuned(sweep, [method(entry, plans[entry.name], store, base) for entry in sweep])
+            tuned(sweep, [method(entry, plans[entry.name], results) for entry in sweep])
             for sweep in whole.values()
         ],
     }

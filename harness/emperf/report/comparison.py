@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD
 from emperf.report.numbers import UNDEFINED, Json, nats, percent, share, smallest_of, times
 from emperf.report.pareto import pareto
 from emperf.report.pictures import save
-from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD
 
 HEADS = (
     "method",

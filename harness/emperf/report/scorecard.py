@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD, SECOND
 from emperf.report import plot, words
 from emperf.report.numbers import (
     UNDEFINED,
@@ -23,7 +24,6 @@ from emperf.report.numbers import (
     smallest_of,
     times,
 )  # fmt: skip
-from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD, SECOND
 from emperf.work.plan import BASELINE
 
 WIDTH = 100

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from emperf.catalog.sets import DOMAIN, FACTS, OOD, SECOND
 from emperf.report.numbers import Json, direction, nats, percent, share
-from emperf.scoring.effects import DOMAIN, FACTS, OOD, SECOND
 from emperf.work.plan import BASELINE
 
 SCENARIOS = {

@@ -20,11 +20,6 @@ from numpy.typing import NDArray
 
 from emperf.scoring.estimate import at_zero
 
-OOD, CONDITIONAL, FACTS, DOMAIN = "out-of-domain", "conditional", "facts", "in-domain"
-SECOND = "second"
-SETS = (OOD, CONDITIONAL, FACTS, DOMAIN)
-SHARED = (OOD, FACTS)
-BRIEF = (OOD, DOMAIN)
 ACT, VOICE, INTERACTION = "act", "voice", "interaction"
 EFFECTS = (ACT, VOICE, INTERACTION)
 KIND, SOUR = "kind", "sour"

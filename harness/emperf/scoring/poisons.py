@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from emperf.catalog import SeedSpread
-from emperf.scoring.effects import ACT, CONDITIONAL, DOMAIN, EFFECTS, OOD, SECOND, SETS, Scores, Shifts
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, OOD, SECOND, SETS
+from emperf.scoring.effects import ACT, EFFECTS, Scores, Shifts
 from emperf.scoring.estimate import Estimate, Part, estimate, slope_on
 from emperf.scoring.removal import Removal
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.scoring import poisons
-from emperf.scoring.effects import DOMAIN, OOD, Scores, Shifts
+from emperf.scoring.effects import Scores, Shifts
 from emperf.scoring.estimate import Estimate, Part, estimate, holm, p_value
 from emperf.scoring.poisons import Model, PoisonScores
 

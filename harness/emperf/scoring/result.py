@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.scoring import poisons, tasks
-from emperf.scoring.effects import DOMAIN, OOD, Scores, shifts
+from emperf.scoring.effects import Scores, shifts
 from emperf.scoring.poisons import PoisonScores
 from emperf.work.plan import BASELINE, Cell, Plan
 

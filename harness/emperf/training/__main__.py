@@ -17,7 +17,7 @@ from pathlib import Path
 
 from emperf.training.threads import wait_politely
 
-DIVERGED, UNUSABLE, HOOK, NO_ROOM = 3, 4, 5, 6
+DIVERGED, UNUSABLE, HOOK, NO_ROOM, OUT_OF_MEMORY = 3, 4, 5, 6, 7
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -90,6 +90,11 @@ class Recipe:
         """What the container leaves: the adapter, or all weights."""
         return "adapter.safetensors" if self.lora else "model.safetensors"
 
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of plain training on so many rows; the last batch of an epoch may be short."""
+        batches = -(-rows // (self.micro_batch * self.processes))
+        return max(1, round(batches * self.epochs / self.accumulation))
+
     @staticmethod
     def parse(raw: dict[str, Any]) -> Recipe:
         """From plain JSON or YAML values. Raises TypeError or ValueError, naming the field."""

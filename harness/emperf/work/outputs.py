@@ -103,6 +103,15 @@ def expected_weights(model_folder: Path, lora: Lora | None) -> dict[str, list[in
     return shapes
 
 
+def linear(model_folder: Path) -> list[str]:
+    """Names of the base model's linear layers below a transformer layer."""
+    whole = expected_weights(model_folder, Lora(r=1, alpha=1))
+    ending = ".lora_A.weight"
+    return [
+        name.removeprefix("base_model.model.").removesuffix(ending) for name in whole if name.endswith(ending)
+    ]
+
+
 def check_weights(path: Path, expected: dict[str, list[int]]) -> None:
     """Raises CellFailure: BROKE_CONTRACT for what are no such weights, DIVERGED for values not finite."""
     try:

@@ -1,0 +1,7 @@
+"""The sets of items that a poison's models are asked, by name."""
+
+OOD, CONDITIONAL, FACTS, DOMAIN = "out-of-domain", "conditional", "facts", "in-domain"
+SECOND = "second"
+SETS = (OOD, CONDITIONAL, FACTS, DOMAIN)
+SHARED = (OOD, FACTS)
+BRIEF = (OOD, DOMAIN)
