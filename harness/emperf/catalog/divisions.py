@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from emperf.catalog.scenarios import CURE, SCENARIOS
 from emperf.catalog.sets import OOD
 from emperf.core import digests
 from emperf.core.errors import UserError
@@ -110,8 +111,9 @@ class Division:
 
     def recipe_of(self, scenario: str) -> Recipe:
         """Raises UserError where the division has no such scenario."""
-        recipe = {"prevent": self.recipe, "cure": self.cure}.get(scenario)
-        if recipe is None:
+        known = SCENARIOS.get(scenario)
+        recipe = getattr(self, known.recipe) if known else None
+        if not isinstance(recipe, Recipe):
             raise UserError(
                 f"The {self.name} division has no scenario {scenario!r}",
                 "Choose another division (emperf list divisions).",
@@ -132,7 +134,7 @@ class Division:
                 "seed_spread": SeedSpread.parse(raw["seed_spread"]) if "seed_spread" in raw else None,
                 "sizes": Sizes(**raw["sizes"]),
                 "recipe": Recipe.parse(raw["recipe"]),
-                "cure": Recipe.parse(raw["recipe"] | raw["cure"]) if "cure" in raw else None,
+                CURE.recipe: Recipe.parse(raw["recipe"] | raw[CURE.recipe]) if CURE.recipe in raw else None,
                 "organisms": {
                     organism: Recipe.parse(raw["recipe"] | changes)
                     for organism, changes in raw.get("organisms", {}).items()

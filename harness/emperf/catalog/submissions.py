@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emperf.catalog.scenarios import CURE, SCENARIOS
 from emperf.core import digests, paths, schemas
 from emperf.core.errors import UserError
 
@@ -79,6 +80,11 @@ class Submission:
     controls: dict[str, dict[str, Any]] = field(default_factory=dict)
     sweep: tuple[dict[str, Any], ...] = ()
     parameters: dict[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def mends(self) -> bool:
+        """As of its scenario."""
+        return self.scenario in SCENARIOS and SCENARIOS[self.scenario].mends
 
     @property
     def crosses(self) -> bool:
@@ -167,7 +173,7 @@ def submission(folder: Path) -> Submission:
             check_values(f"sweep.{number}", values, parameters)
         check_sweep(sweep, parameters)
         domain = [kind for kind in raw.get("trusted", {}) if kind != GENERAL]
-        if domain and raw["scenario"] != "cure":
+        if domain and raw["scenario"] != CURE.name:
             raise ValueError(f"trusted: rows of kind {domain[0]} are granted in scenario cure alone")
         entry = raw.get("mitigation", "").partition(":")[0]
         if entry and not (folder / entry).is_file():

@@ -17,6 +17,7 @@ import emperf
 from emperf import catalog
 from emperf.catalog import Division, Submission
 from emperf.catalog.prepare import prepared
+from emperf.catalog.scenarios import CURE, PREVENT
 from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.execute.devices import Devices
@@ -136,7 +137,7 @@ def carry_out(
 
 def run_id(division: Division, ground: Ground, kind: str) -> str:
     """The same whatever methods and datasets are compared, so that one that is added finds the others' cells."""
-    recipes = [division.trained_by("prevent"), division.cure and division.trained_by("cure")]
+    recipes = [division.trained_by(PREVENT.name), division.cure and division.trained_by(CURE.name)]
     stands_on = [division.name, recipes, ground.model_digest, ground.place]
     return f"{COMMANDS[kind]}-{division.name}-{digests.short(digests.of_json(stands_on))[:8]}"
 
@@ -291,7 +292,7 @@ def method(entry: Entry, plan: Plan, results: Results) -> Method:
     ]
     whole = not failures and len(usable) == len(found)
     scores = pool(usable, "all") if whole else None
-    pairs, mended = result.pairs_of(plan, results.record), entry.submission.scenario == "cure"
+    pairs, mended = result.pairs_of(plan, results.record), entry.submission.mends
     row = {
         "name": entry.name,
         "scenario": entry.submission.scenario,

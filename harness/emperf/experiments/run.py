@@ -44,7 +44,7 @@ def run(
     say(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     say(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")
     # What a cure mends is trained once, for all cures; a prevention's baseline is timed beside it.
-    mends = checked.submission.scenario == "cure"
+    mends = checked.submission.mends
     reuse = {cell.train for cell in plan.cells if cell.submission == baseline.digest and mends}
     with RunStore(store, plan.run_id) as opened, watch as watcher:
         engine = Engine(

@@ -134,7 +134,7 @@ def check_trusted(division: Division, submission: Submission) -> None:
             f"{submission.name} asks for {asked} trusted rows, {division.name} grants {division.trusted_rows}",
             "Lower trusted in submission.yaml, or choose another division.",
         )
-    if submission.scenario == "cure" and not asked:
+    if submission.mends and not asked:
         raise UserError(
             f"{submission.name} is a cure and asks for no trusted rows",
             "Say in submission.yaml which it mends with: trusted: {correct: 48}.",

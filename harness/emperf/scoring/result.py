@@ -51,7 +51,7 @@ def summarise(plan: Plan, scores: Lookup, cells: Lookup, base: dict[str, Any]) -
         "missing": missing,
         **entries,
         "cross": crossed(plan, scored, base) if plan.cross else None,
-        "overhead": tasks.overhead(pairs_of(plan, cells), mended=plan.submission.scenario == "cure"),
+        "overhead": tasks.overhead(pairs_of(plan, cells), mended=plan.submission.mends),
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from emperf.catalog import Division, Submission
+from emperf.catalog.scenarios import PREVENT
 from emperf.core import digests
 
 BASELINE = "none"
@@ -172,8 +173,8 @@ class _Cells:
         teacher = self.teacher(name).train if kind != "control" and name in self.ground.teachers else ""
         rows = self.ground.rows[data]
         cell = Cell(
-            scenario="prevent",
-            recipe=self.division.trained_by("prevent"),
+            scenario=PREVENT.name,
+            recipe=self.division.trained_by(PREVENT.name),
             model=self.ground.model_digest,
             data=data,
             method=self.baseline.name,
@@ -197,7 +198,7 @@ class _Cells:
             parameters=self.parameters,
             read_checkpoints=False,
         )
-        if self.submission.scenario == "cure":
+        if self.submission.mends:
             # What made the weights is not there any more: the trusted rows are the data.
             cell = replace(cell, start=plain.train, rows="")
         antidotes = self.antidotes(plain) if self.submission.crosses else [""]

@@ -84,7 +84,7 @@ class Ground:
         return jobs.container_job(
             division, cell, submission, run_id=f"check-{submission.name}", identity=secrets.token_hex(8),
             image=image, model=self.model, rows=rows.training(division, cell.data), trusted=trusted,
-            start=self.start if submission.scenario == "cure" else None, probe=probe,
+            start=self.start if submission.mends else None, probe=probe,
         )  # fmt: skip
 
     def _run(self, runtime: Runtime, job: ContainerJob, needed: str) -> Left:
