@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -66,7 +67,9 @@ def parse(command: click.Command, words: list[str], name: str = "emperf") -> Non
             raise click.NoSuchOption(words[0], f"there is no command {name} {words[0]}")
         parse(below, words[1:], f"{name} {words[0]}")
     else:
-        command.make_context(name, list(words), resilient_parsing=any(w in ("--help", "-h") for w in words))
+        # --help and --version end it.
+        with contextlib.suppress(click.exceptions.Exit):
+            command.make_context(name, list(words))
 
 
 def slug(heading: str) -> str:
