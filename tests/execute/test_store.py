@@ -16,14 +16,16 @@ import pytest
 
 from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.core.files import read_json, write_json
 from emperf.execute import store
-from emperf.execute.store import RunStore, UnitStore, read_json, write_json
+from emperf.execute.store import RunStore, UnitStore
 
 RECORD = {"failure": None, "wall_s": 1.0}
 FILL = """
 import sys, time
 from pathlib import Path
-from emperf.execute.store import UnitStore, write_json
+from emperf.core.files import write_json
+from emperf.execute.store import UnitStore
 root, key = Path(sys.argv[1]), sys.argv[2]
 with UnitStore(root).writing(key) as folder:
     write_json(folder / "readings.json", {"a": 1})

@@ -22,7 +22,7 @@ from typing import IO, Any
 from emperf.catalog import Model, Source
 from emperf.core import digests, paths
 from emperf.core.errors import UserError
-from emperf.execute.store import disk_errors, read_json, write_json
+from emperf.core.files import disk_errors, read_json, write_json
 
 TEMPLATE = "chat_template.jinja"
 

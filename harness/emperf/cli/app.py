@@ -128,7 +128,7 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     from rich.console import Console
 
     from emperf import catalog
-    from emperf.execute.store import read_json
+    from emperf.core.files import read_json
     from emperf.report.comparison import print_comparison
     from emperf.report.scorecard import print_scorecard
     from emperf.report.tracing import print_trace

@@ -141,8 +141,9 @@ def trace(
     from emperf import catalog
     from emperf.execute.store import RunStore
     from emperf.experiments import session, trace
+    from emperf.report.pictures import save
     from emperf.report.progress import Progress
-    from emperf.report.tracing import print_trace
+    from emperf.report.tracing import chart, print_trace
 
     asked = catalog.division(division), poison, organism, points, seed
     chosen = session.choose_runtime(runtime, store, [trace.plan(*asked).baseline])
@@ -150,4 +151,7 @@ def trace(
     click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     with RunStore(store, planned.run_id) as opened, Progress() as progress:
         found = trace.run(planned, opened, chosen, progress)
+        drawn = chart(found)
+        for name in ("trace.svg", "trace.html"):
+            save(drawn, opened.folder / name)
     print_trace(found, Console(), opened.folder)

@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 from emperf.catalog import Division, Submission
 from emperf.core.errors import CellFailure, FailureKind
+from emperf.core.files import read_json, write_json
 from emperf.execute.devices import Devices
 from emperf.execute.read import Reader
 from emperf.execute.results import Results
-from emperf.execute.store import RunStore, read_json, write_json
+from emperf.execute.store import RunStore
 from emperf.execute.train import MACHINE_TRIES, Trainer, failed
 from emperf.runtimes import Runtime
 from emperf.work.asks import Read

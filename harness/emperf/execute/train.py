@@ -13,8 +13,9 @@ from typing import Any
 from emperf.catalog import Division, Submission
 from emperf.core import digests
 from emperf.core.errors import CellFailure, FailureKind
+from emperf.core.files import disk_errors, write_json
 from emperf.execute.attempt import Left, attempt
-from emperf.execute.store import ADAPTER, ALL_WEIGHTS, RunStore, disk_errors, write_json
+from emperf.execute.store import ADAPTER, ALL_WEIGHTS, RunStore
 from emperf.meters.nvml import GpuMeter
 from emperf.runtimes import ContainerJob, Outcome, Runtime
 from emperf.training.job import Recipe

@@ -20,10 +20,11 @@ from emperf.catalog.prepare import prepared
 from emperf.catalog.scenarios import CURE, PREVENT
 from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.core.files import read_json, write_json
 from emperf.execute.devices import Devices
 from emperf.execute.engine import Engine
 from emperf.execute.results import Results
-from emperf.execute.store import RunStore, read_json, write_json
+from emperf.execute.store import RunStore
 from emperf.experiments import session
 from emperf.experiments.conclude import machine, sources
 from emperf.experiments.run import Say, Watched

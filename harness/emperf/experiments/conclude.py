@@ -11,8 +11,9 @@ from typing import Any
 import emperf
 from emperf import catalog
 from emperf.core import digests
+from emperf.core.files import read_json, write_json
 from emperf.execute.results import Results
-from emperf.execute.store import RunStore, read_json, write_json
+from emperf.execute.store import RunStore
 from emperf.runtimes import Runtime
 from emperf.scoring import result
 from emperf.work.plan import Plan

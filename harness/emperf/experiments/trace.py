@@ -17,9 +17,10 @@ from emperf.catalog import Division, Submission
 from emperf.catalog.prepare import prepared
 from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.core.files import read_json, write_json
 from emperf.execute.engine import Engine, Watcher
 from emperf.execute.results import Results
-from emperf.execute.store import RunStore, read_json, write_json
+from emperf.execute.store import RunStore
 from emperf.experiments import session
 from emperf.experiments.conclude import machine, sources
 from emperf.runtimes import Runtime
@@ -111,10 +112,7 @@ def plan(
 
 
 def run(trace: Trace, store: RunStore, choice: session.Choice, watcher: Watcher) -> dict[str, Any]:
-    """trace.json's content; written to the run's folder with the plots. Raises UserError where the training failed."""
-    from emperf.report.pictures import save
-    from emperf.report.tracing import chart
-
+    """trace.json's content; written to the run's folder. Raises UserError where the training failed."""
     keys = frozenset(cell.train for cell in trace.cells)
     engine = Engine(
         trace.division, {trace.baseline.digest: trace.baseline}, store, choice.runtime, trace.model_folder, watcher,
@@ -136,9 +134,6 @@ def run(trace: Trace, store: RunStore, choice: session.Choice, watcher: Watcher)
         }
     catalog.check("trace", whole)
     write_json(store.folder / "trace.json", whole)
-    drawn = chart(whole)
-    for name in ("trace.svg", "trace.html"):
-        save(drawn, store.folder / name)
     return whole
 
 

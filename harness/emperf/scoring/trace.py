@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from emperf.catalog.sets import DOMAIN, OOD
-from emperf.evaluation.drift import FINAL
+from emperf.catalog.sets import DOMAIN, FINAL, OOD
 from emperf.scoring.effects import Scores, shifts
 from emperf.scoring.estimate import Part, at_zero, estimate
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emperf import catalog
-from emperf.execute.store import read_json
+from emperf.core.files import read_json
 
 
 def entries(kind: str, store: Path) -> list[dict[str, Any]]:

@@ -20,9 +20,10 @@ from pathlib import Path
 from emperf import catalog
 from emperf.core import paths
 from emperf.core.errors import UserError
+from emperf.core.files import write_json
 from emperf.core.limits import Limits
 from emperf.execute.attempt import attempt
-from emperf.execute.store import UnitStore, write_json
+from emperf.execute.store import UnitStore
 from emperf.runtimes import ContainerJob
 from emperf.runtimes.images import ENV, PACKAGE
 from emperf.runtimes.process import ProcessRuntime
