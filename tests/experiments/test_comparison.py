@@ -18,8 +18,8 @@ from emperf import catalog
 from emperf.catalog import SeedSpread
 from emperf.catalog.prepare import prepared
 from emperf.core.errors import UserError
-from emperf.execute.results import Results
-from emperf.experiments import comparison, session
+from emperf.execute.results import Index, Results
+from emperf.experiments import comparison, session, tables
 from emperf.experiments.session import Choice
 from emperf.report.progress import Progress
 from emperf.scoring import poisons, tasks
@@ -50,22 +50,22 @@ def compare(benchmark: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
-def method(name: str, left: float, **row: Any) -> comparison.Method:
+def method(name: str, left: float, **row: Any) -> tables.Method:
     """A method of simulated scores, which all share their baseline, at a known cost."""
     scores = compared(World(seeds=3), [(1.0, left)], np.random.default_rng(3))[0]
     costs = {cost: {"a": 1.5, "b": 1.6} if cost == "time" else {} for cost in tasks.FIELDS}
-    return comparison.Method({"name": name, **row}, scores, costs)
+    return tables.Method({"name": name, **row}, scores, costs)
 
 
 def test_side_by_side_methods_have_adjusted_p_ranks_and_costs() -> None:
-    rows = comparison.side_by_side(
+    rows = tables.side_by_side(
         [method("good", 0.1), method("plain", 1.0), replace(method("broken", 1.0), scores=None)]
     )
     good, plain, broken = rows
     assert good["selective"] and not plain["selective"] and broken["selective"] is None
     assert good["rank"] == [1, 1] and plain["rank"] == [2, 2] and broken["rank"] is None
     assert [row["overhead"]["time"]["value"] for row in rows] == pytest.approx([2.4**0.5] * 3, abs=1e-6)
-    alone = comparison.side_by_side([method("good", 0.1)])[0]
+    alone = tables.side_by_side([method("good", 0.1)])[0]
     assert good["adjusted_p"] == pytest.approx(2 * alone["adjusted_p"], abs=2e-6)
 
 
@@ -76,8 +76,8 @@ def test_a_weak_finding_among_many_methods_is_none() -> None:
         if 0.01 < poisons.removal(m.scores).p < 0.03 and poisons.removal(m.scores).net.above_zero
     )  # fmt: skip
     others = [method(f"null {i}", 1.0) for i in range(25)]
-    assert comparison.side_by_side([weak])[0]["selective"]
-    assert not any(row["selective"] for row in comparison.side_by_side([weak, *others]))
+    assert tables.side_by_side([weak])[0]["selective"]
+    assert not any(row["selective"] for row in tables.side_by_side([weak, *others]))
 
 
 def test_the_mean_of_several_tasks_varies_less_between_seeds() -> None:
@@ -91,7 +91,7 @@ def test_the_mean_of_several_tasks_varies_less_between_seeds() -> None:
     def se(tasks: int) -> float:
         part = replace(division, tasks=division.tasks[:tasks], seed_spread=spread)
         plan = make_plan(part, kl.submission, catalog.submission(Path("none")), {}, ground)
-        found = comparison.all_tasks(plan, lambda key: answers, base)
+        found = tables.all_tasks(plan, lambda key: answers, base)
         assert found is not None
         return float(found["baseline"]["se"])
 
@@ -199,15 +199,16 @@ def test_seeds_come_last_and_nothing_before_what_it_needs() -> None:
 def test_the_table_holds_what_is_whole_for_all(compare: Callable[..., Any], tmp_path: Path) -> None:
     compare("kl")
     run = next((tmp_path / "store/runs").glob("compare-tiny-*"))
-    task = next(
-        cell for cell in json.loads((run / "run.json").read_text())["cells"]
-        if (cell["method"], cell["data"]["name"]) == ("kl", "made-up-units")
-    )  # fmt: skip
-    (run / "trained" / f"{task['train']}.json").unlink()
+    cells = json.loads((run / "comparison.json").read_text())
+    assert cells["tasks"] == ["made-up-units"]
+    for path in (tmp_path / "store/units").glob("*/train.json"):
+        cell = json.loads(path.read_text())["cell"]
+        if (cell["method"], cell["data"]["name"]) == ("kl", "made-up-units"):
+            (run / "trained" / f"{path.parent.name}.json").unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "emperf.experiments.comparison.Engine.run",
-            lambda self, cells: Results(self.division, self.store, cells, "cpu"),
+            lambda self, cells: Results(self.store, cells, Index.of(self.division, cells, "cpu")),
         )
         whole, _ = compare("kl")
     assert (

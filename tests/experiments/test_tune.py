@@ -21,12 +21,13 @@ from emperf import catalog
 from emperf.catalog.prepare import prepared
 from emperf.cli import main
 from emperf.core.errors import UserError
-from emperf.experiments import comparison, session, tune
+from emperf.experiments import session, tables, tune
 from emperf.experiments.session import Choice
 from emperf.report.progress import Progress
 from emperf.report.tuning import CHOSEN, NOTHING, WHY, print_tuning, rows
 from emperf.scoring import poisons, tasks
 from emperf.tools.validity.worlds import World, compared
+from emperf.work.plan import Plan
 
 Json = dict[str, Any]
 
@@ -94,7 +95,7 @@ def found(*left: float | None) -> Json:
     """A tuned method, its settings with these shares of EM left (None: failed) on the same simulated baseline."""
     simulated = compared(World(seeds=3), [(1.0, share or 0.0) for share in left], np.random.default_rng(3))
     methods = [
-        comparison.Method(
+        tables.Method(
             {"poisons": poisons.summarise(scores), "tasks": None}
             if share is not None
             else {"poisons": None, "tasks": None},
@@ -103,9 +104,12 @@ def found(*left: float | None) -> Json:
         )
         for scores, share in zip(simulated, left, strict=True)
     ]
-    named = [comparison.Method({"name": str(i), **m.row}, m.scores, m.ratios) for i, m in enumerate(methods)]
+    named = [tables.Method({"name": str(i), **m.row}, m.scores, m.ratios) for i, m in enumerate(methods)]
     (kl,) = tune.entries(["kl"])
-    return tune.tuned(kl[: len(left)], named)
+    plans = [
+        Plan(catalog.division("nano"), one.submission, {}, (), "", given=one.given) for one in kl[: len(left)]
+    ]
+    return tune.tuned(plans, named)
 
 
 def test_a_setting_is_told_apart_from_the_default_by_what_they_share() -> None:

@@ -120,6 +120,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 def report(run_folder: Path, as_json: bool, store: Path) -> None:
     """Print again what RUN (a run's folder, or its id) came to: a scorecard, a comparison, a tuning or a trace.
 
+    Scores are worked out again from the store; a file that says something else is named, with exit code 1.
+
     \b
     Examples:
       emperf report runs/runs/smoke-kl-1a2b3c4d
@@ -129,6 +131,7 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
 
     from emperf import catalog
     from emperf.core.files import read_json
+    from emperf.experiments.derive import checked, shown
     from emperf.report.comparison import print_comparison
     from emperf.report.scorecard import print_scorecard
     from emperf.report.tracing import print_trace
@@ -151,10 +154,20 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
         raise UserError(
             f"{folder / f'{kind}.json'} is not valid: {error}", "Run it again with this version."
         ) from None
+    wrong: list[str] = []
+    if kind != "trace":
+        found, wrong = checked(kind, found, folder)
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))
     else:
         kinds[kind](found, Console(), folder)
+    if wrong:
+        click.echo(
+            f"emperf: {folder / f'{kind}.json'} is not what the store holds. Shown is the store's. They differ in: "
+            f"{shown(wrong)}",
+            err=True,
+        )
+        sys.exit(1)
 
 
 @main.command("list")

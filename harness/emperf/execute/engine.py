@@ -21,7 +21,7 @@ from emperf.core.errors import CellFailure, FailureKind
 from emperf.core.files import read_json, write_json
 from emperf.execute.devices import Devices
 from emperf.execute.read import Reader
-from emperf.execute.results import Results
+from emperf.execute.results import Index, Results, asks_of, reads_of
 from emperf.execute.store import RunStore
 from emperf.execute.train import MACHINE_TRIES, Trainer, failed
 from emperf.runtimes import Runtime
@@ -87,13 +87,15 @@ class Engine:
     def device(self) -> str:
         return "cuda" if self.gpus else "cpu"
 
-    def run(self, cells: Sequence[Cell]) -> Results:
+    def run(self, cells: Sequence[Cell], about: Json | None = None) -> Results:
         """Every unit of the cells, and of the base model on their datasets. What is stored is not made again.
+
+        `about`: what the experiment keeps of itself in run.json.
 
         Raises CellFailure(MACHINE) where the machine stays at fault, UserError where a teacher writes too little.
         """
-        self._nonce = self._start(cells)
-        self._results = Results(self.division, self.store, cells, self.device)
+        self._index = Index.of(self.division, cells, self.device)
+        self._nonce = self._start(cells, about or {})
         self._graph, self._jobs = self._plan(cells)
         done = {key for key, (unit, _) in self._graph.items() if self._is_done(unit)}
         for job in self._jobs:
@@ -103,9 +105,9 @@ class Engine:
         self.watcher.begin(total, total - len(self._jobs))
         with Reader(self.division, self.store.units, self.model_folder, self.device) as self._reader:
             self._walk(done)
-        return Results(self.division, self.store, cells, self.device)
+        return Results(self.store, cells, self._index)
 
-    def _start(self, cells: Sequence[Cell]) -> str:
+    def _start(self, cells: Sequence[Cell], about: Json) -> str:
         path = self.store.folder / "run.json"
         facts: Json = read_json(path) or {
             "run_id": self.store.run_id,
@@ -113,7 +115,8 @@ class Engine:
             "created": time.time(),
         }
         facts["parallel"] = max(self.parallel, facts.get("parallel", 1))
-        facts["cells"] = [{"key": c.key, "train": c.train, **asdict(c)} for c in cells]
+        facts["cells"] = [asdict(cell) for cell in cells]
+        facts |= {"readings": self._index.json(), "about": about}
         write_json(path, facts)
         self.runtime.sweep(self.store.run_id)
         return str(facts["nonce"])
@@ -135,12 +138,12 @@ class Engine:
             return keys
 
         for cell in cells:
-            asks, needs = self._results.asks(cell), set(cell.needs)
+            asks, needs = asks_of(self.division, cell, self.device), set(cell.needs)
             writes = asks.writes(cell)
             if writes:
                 needs |= add([writes], cell.teacher)
             graph.setdefault(cell.train, (cell, needs))
-            reads = self._results.reads(cell)
+            reads = reads_of(self.division, cell, self.device)
             jobs.append(Job(cell.label, {cell.train, *add(reads, cell.train)}, cell.train))
             if cell.data not in seen and cell.data.kind in ("poison", "task"):
                 seen.add(cell.data)
@@ -218,7 +221,7 @@ class Engine:
                         return
                     self.measured = True
                     self._begun(cell.train)
-                    writes = self._results.asks(cell).writes(cell)
+                    writes = asks_of(self.division, cell, self.device).writes(cell)
                     written = self.store.units.readings(writes.key) if writes else None
                     record = self._trainer.train(cell, self._nonce, gpus, written)
         self.store.keep(cell.train, record)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -20,28 +20,78 @@ def reading_place(device: str) -> str:
     return f"{device}, torch {version('torch')}, transformers {version('transformers')}"
 
 
-class Results:
-    """The cells of one division in one run. `device`: "cpu" or "cuda", where the readings are made."""
+def asks_of(division: Division, cell: Cell, device: str) -> Asks:
+    """What is read of models in the division of a cell."""
+    return Asks(division, cell.model, reading_place(device))
 
-    def __init__(self, division: Division, store: RunStore, cells: Iterable[Cell], device: str) -> None:
-        self.division, self.store, self.device = division, store, device
+
+def reads_of(division: Division, cell: Cell, device: str) -> list[Read]:
+    """All readings of a cell's model and of its checkpoints."""
+    steps = steps_of(division, division.sizes.train_rows) if cell.read_checkpoints else []
+    return asks_of(division, cell, device).of_cell(cell, steps)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A stored reading: its set, the checkpoint that was read, its key."""
+
+    name: str
+    step: int | None
+    key: str
+
+    @staticmethod
+    def of(reads: Iterable[Read]) -> tuple[Ref, ...]:
+        return tuple(Ref(read.asked.name, read.step, read.key) for read in reads)
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where the readings are: cell key -> its model's; "poison NAME" or "task NAME" -> the base model's."""
+
+    cells: Mapping[str, Sequence[Ref]]
+    base: Mapping[str, Sequence[Ref]]
+
+    @staticmethod
+    def of(division: Division, cells: Iterable[Cell], device: str) -> Index:
+        base: dict[str, Sequence[Ref]] = {}
+        own = {}
+        for cell in cells:
+            own[cell.key] = Ref.of(reads_of(division, cell, device))
+            name = f"{cell.data.kind} {cell.data.name}"
+            if cell.data.kind in ("poison", "task") and name not in base:
+                base[name] = Ref.of(asks_of(division, cell, device).of_base(cell))
+        return Index(own, base)
+
+    def json(self) -> Json:
+        return {
+            part: {name: [[ref.name, ref.step, ref.key] for ref in refs] for name, refs in found.items()}
+            for part, found in (("cells", self.cells), ("base", self.base))
+        }
+
+    @staticmethod
+    def parse(raw: Json) -> Index:
+        """From what `json` gave. Raises ValueError, TypeError, KeyError or AttributeError for anything else."""
+        cells, base = (
+            {name: tuple(Ref(*ref) for ref in refs) for name, refs in raw[part].items()}
+            for part in ("cells", "base")
+        )
+        return Index(cells, base)
+
+
+class Results:
+    """The cells of one run, and where their readings are."""
+
+    def __init__(self, store: RunStore, cells: Iterable[Cell], index: Index) -> None:
+        self.store, self.index = store, index
         self.cells = {cell.key: cell for cell in cells}
         self._known: dict[str, Json] = {}
-
-    def asks(self, cell: Cell) -> Asks:
-        return Asks(self.division, cell.model, reading_place(self.device))
-
-    def reads(self, cell: Cell) -> list[Read]:
-        """All readings of a cell's model and of its checkpoints."""
-        steps = steps_of(self.division, self.division.sizes.train_rows) if cell.read_checkpoints else []
-        return self.asks(cell).of_cell(cell, steps)
 
     def scores(self, key: str) -> Json | None:
         """A cell's readings: of a task `items`; else `readings` by set, `answers`, `checkpoints` (steps -> readings by
         set), `drift`; and the container's `losses` and `gradient_norms`. None where any of it is missing."""
         if key not in self._known:
-            cell = self.cells[key]
-            found, trained = self._found(self.reads(cell)), self.store.units.trained(cell.train)
+            found = self._found(self.index.cells[key])
+            trained = self.store.units.trained(self.cells[key].train)
             if found is None or trained is None:
                 return None
             self._known[key] = found | {name: trained[name] for name in ("losses", "gradient_norms")}
@@ -62,27 +112,30 @@ class Results:
     def base(self) -> Json:
         """The base model's readings, `poisons` and `tasks` by name; without those that are not there."""
         out: Json = {"poisons": {}, "tasks": {}}
-        for cell in self.cells.values():
-            kind = f"{cell.data.kind}s"
-            if kind in out and cell.data.name not in out[kind]:
-                found = self._found(self.asks(cell).of_base(cell))
-                if found is not None:
-                    out[kind][cell.data.name] = found
+        for name, refs in self.index.base.items():
+            kind, _, dataset = name.partition(" ")
+            found = self._found(refs)
+            if found is not None:
+                out[f"{kind}s"][dataset] = found
         return out
 
-    def _found(self, reads: Iterable[Read]) -> Json | None:
+    def keys(self) -> list[str]:
+        """Of every training and reading that the scores stand on, sorted."""
+        trained = {cell.train for cell in self.cells.values()}
+        return sorted(trained | {ref.key for refs in self.index.cells.values() for ref in refs})
+
+    def _found(self, refs: Iterable[Ref]) -> Json | None:
         out: Json = {"readings": {}, "checkpoints": {}}
-        for read in reads:
-            content = self.store.units.readings(read.key)
+        for ref in refs:
+            content = self.store.units.readings(ref.key)
             if content is None:
                 return None
-            name = read.asked.name
-            if read.step is not None:
-                out["checkpoints"].setdefault(str(read.step), {})[name] = content
-            elif name == TASK:
+            if ref.step is not None:
+                out["checkpoints"].setdefault(str(ref.step), {})[ref.name] = content
+            elif ref.name == TASK:
                 return {"items": content}
-            elif name in (ANSWERS, DRIFT):
-                out[name] = content
+            elif ref.name in (ANSWERS, DRIFT):
+                out[ref.name] = content
             else:
-                out["readings"][name] = content
+                out["readings"][ref.name] = content
         return out

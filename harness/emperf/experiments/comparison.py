@@ -6,11 +6,10 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 import emperf
@@ -26,13 +25,19 @@ from emperf.execute.engine import Engine
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
 from emperf.experiments import session
+from emperf.experiments.about import about
 from emperf.experiments.conclude import machine, sources
 from emperf.experiments.run import Say, Watched
-from emperf.scoring import poisons, result, tasks
-from emperf.scoring.effects import Scores
-from emperf.scoring.estimate import holm
-from emperf.scoring.poisons import PoisonScores
-from emperf.scoring.pooled import pool, ranks
+from emperf.experiments.tables import (
+    before,
+    complete,
+    heading,
+    method,
+    narrowed,
+    of_block,
+    side_by_side,
+    unfinished,
+)
 from emperf.work.plan import BASELINE, Cell, Ground, Plan, make_plan
 
 COMMANDS = {"comparison": "compare", "tuning": "tune"}
@@ -50,8 +55,8 @@ class Entry:
         return self.submission.called(self.submission.values(self.given))
 
 
-# Makes a table of (division, rows, plans by a row's name, what is stored).
-Tabled = Callable[[Division, Sequence[Entry], dict[str, Plan], Results], dict[str, Any]]
+# Makes a table of plans, by a row's name, and what is stored.
+Tabled = Callable[[dict[str, Plan], Results], dict[str, Any]]
 
 
 def entries(names: Sequence[str]) -> list[Entry]:
@@ -83,7 +88,7 @@ def compare(
     Raises UserError as `carry_out` and `table`.
     """
     return carry_out(
-        "comparison", table, division, [chosen],
+        "comparison", derived, division, [chosen],
         runtime=runtime, store=store, watch=watch, say=say, minutes=minutes, parallel=parallel,
     )  # fmt: skip
 
@@ -128,8 +133,15 @@ def carry_out(
             division, submissions, opened, took.runtime, model, progress, took.images, gpus,
             parallel=side, until=until,
         )  # fmt: skip
-        whole = tabled(division, chosen, plans, engine.run(cells))
-        whole |= {"runtime": took.runtime.describe(), "machine": machine()}
+        results = engine.run(cells, about(kind, division, plans))
+        whole = {
+            "emperf": emperf.__version__,
+            "sources": sources(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "runtime": took.runtime.describe(),
+            "machine": machine(),
+            **tabled(plans, results),
+        }
         whole["parallel"] = read_json(opened.folder / "run.json")["parallel"]
         catalog.check(kind, whole)
         write_json(opened.folder / f"{kind}.json", whole)
@@ -170,179 +182,17 @@ def blocks(division: Division) -> Iterator[tuple[int, str]]:
     yield from itertools.product(division.seeds, names)
 
 
-def of_block(cells: Any, seed: int, name: str) -> list[Cell]:
-    return [cell for cell in cells if (cell.seed, cell.data.name) == (seed, name)]
+def derived(plans: dict[str, Plan], results: Results) -> dict[str, Any]:
+    """What of comparison.json (spec/schemas/comparison.schema.json) follows from the store.
 
-
-def complete(division: Division, plans: Sequence[Plan], results: Results) -> Division | None:
-    """What of the division is whole for every method: the datasets of the first seed, and the further seeds that have
-    all of them. None if there is no poison yet."""
-    every = {cell.key: cell for plan in plans for cell in plan.cells}.values()
-
-    def whole(seed: int, name: str) -> bool:
-        return all(results.record(cell.key) is not None for cell in of_block(every, seed, name))
-
-    first, *others = division.seeds
-    names = [name for name in (*division.poisons, *division.tasks) if whole(first, name)]
-    seeds = (first, *(seed for seed in others if all(whole(seed, name) for name in names)))
-    left = replace(
-        division,
-        poisons=tuple(p for p in division.poisons if p in names),
-        tasks=tuple(t for t in division.tasks if t in names),
-        seeds=seeds,
-    )
-    return left if left.poisons else None
-
-
-def table(
-    division: Division, chosen: Sequence[Entry], plans: dict[str, Plan], results: Results
-) -> dict[str, Any]:
-    """comparison.json (spec/schemas/comparison.schema.json). Raises UserError if no poison is whole for all methods."""
-    part = complete(division, list(plans.values()), results)
+    `plans`: by a row's name. Raises UserError if no poison is whole for all methods.
+    """
+    first = next(iter(plans.values()))
+    part = complete(first.division, list(plans.values()), results)
     if part is None:
         raise unfinished(plans, results, "no poison is whole for all methods yet")
-    methods = {entry.name: method(entry, narrowed(plans[entry.name], part), results) for entry in chosen}
-    rows = side_by_side(list(methods.values()))
+    methods = [method(name, narrowed(plan, part), results) for name, plan in plans.items()]
     return heading(part, plans, results) | {
-        "baseline": before(narrowed(next(iter(plans.values())), part), results),
-        "rows": rows,
+        "baseline": before(narrowed(first, part), results),
+        "rows": side_by_side(methods),
     }
-
-
-def heading(part: Division, plans: dict[str, Plan], results: Results) -> dict[str, Any]:
-    """What a table says of itself. `part`: what of the division it holds."""
-    return {
-        "schema": 1,
-        "emperf": emperf.__version__,
-        "sources": sources(),
-        "run_id": results.store.run_id,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "division": {
-            "name": part.name,
-            "digest": part.digest,
-            "proxy": part.proxy,
-            "shows_em": part.shows_em,
-        },
-        "model": part.model,
-        "poisons": list(part.poisons),
-        "tasks": list(part.tasks),
-        "seeds": list(part.seeds),
-        "cells": counted(plans, results),
-    }
-
-
-def counted(plans: dict[str, Plan], results: Results) -> dict[str, int]:
-    every = {cell.key for plan in plans.values() for cell in plan.cells}
-    return {"done": sum(results.record(key) is not None for key in every), "planned": len(every)}
-
-
-def unfinished(plans: dict[str, Plan], results: Results, what: str) -> UserError:
-    cells = counted(plans, results)
-    return UserError(
-        f"{cells['done']} of {cells['planned']} cells are done, and {what}",
-        "Run the same command again: it goes on from there.",
-    )
-
-
-def narrowed(plan: Plan, part: Division) -> Plan:
-    names = (*part.poisons, *part.tasks, *part.controls)
-    cells = tuple(c for c in plan.cells if c.data.name in names and c.seed in part.seeds)
-    return replace(plan, division=part, cells=cells)
-
-
-def scored(results: Results) -> result.Lookup:
-    def found(key: str) -> dict[str, Any] | None:
-        record = results.record(key)
-        return results.scores(key) if record is not None and record["failure"] is None else None
-
-    return found
-
-
-def before(plan: Plan, results: Results) -> dict[str, Any] | None:
-    """The baseline's own line, all poisons pooled; with the voice controls where there is one poison."""
-    base, lookup = results.base(), scored(results)
-    found = [result.poison_scores(plan, name, lookup, base) for name in plan.division.poisons]
-    plain = [
-        replace(
-            one,
-            models={who: one.models[who] for who in (poisons.POISONED, poisons.TWIN) if who in one.models},
-        )
-        for one in found
-        if one is not None
-    ]
-    return poisons.summarise(pool(plain, "all")) if len(plain) == len(found) else None
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method's row before it stands beside others. `scores`: all poisons pooled, None where a cell failed."""
-
-    row: dict[str, Any]
-    scores: PoisonScores | None
-    ratios: dict[str, dict[str, float]]
-
-
-def method(entry: Entry, plan: Plan, results: Results) -> Method:
-    """One method: its pooled scores, null where any cell of it failed, and its costs over the cells that did not."""
-    base, lookup = results.base(), scored(results)
-    found = [result.poison_scores(plan, name, lookup, base) for name in plan.division.poisons]
-    usable = [s for s in found if s is not None and s.mitigated]
-    records = [results.record(cell.key) for cell in plan.cells if cell.submission == entry.submission.digest]
-    failures = [
-        record["failure"] | {"cell": record["label"]} for record in records if record and record["failure"]
-    ]
-    whole = not failures and len(usable) == len(found)
-    scores = pool(usable, "all") if whole else None
-    pairs, mended = result.pairs_of(plan, results.record), entry.submission.mends
-    row = {
-        "name": entry.name,
-        "scenario": entry.submission.scenario,
-        "parameters": plan.parameters,
-        "digest": entry.submission.digest,
-        "failures": failures,
-        "poisons": poisons.summarise(scores) if scores else None,
-        "tasks": all_tasks(plan, lookup, base) if not failures else None,
-    }
-    costs = {cost: tasks.ratios(pairs, name, mended=mended) for cost, name in tasks.FIELDS.items()}
-    return Method(row, scores, costs)
-
-
-def side_by_side(methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """Rows with what needs all methods: Holm's p-values, rank ranges, costs with a shared level."""
-    whole = [m for m in methods if m.scores is not None]
-    removals = [poisons.removal(m.scores) for m in whole if m.scores is not None]
-    adjusted = dict(zip([m.row["name"] for m in whole], holm([r.p for r in removals]), strict=True))
-    above = {m.row["name"]: r.net.above_zero for m, r in zip(whole, removals, strict=True)}
-    ranges = dict(
-        zip([m.row["name"] for m in whole], ranks([m.scores for m in whole if m.scores]), strict=True)
-    )
-    costs = {cost: tasks.shared_level([m.ratios[cost] for m in methods]) for cost in tasks.FIELDS}
-    return [
-        m.row
-        | {
-            "overhead": {cost: found[i].json() for cost, found in costs.items()},
-            "adjusted_p": round(adjusted[m.row["name"]], 6) if m in whole else None,
-            "selective": adjusted[m.row["name"]] <= 0.05 and above[m.row["name"]] if m in whole else None,
-            "rank": ranges[m.row["name"]] if m in whole else None,
-        }
-        for i, m in enumerate(methods)
-    ]
-
-
-def all_tasks(plan: Plan, lookup: result.Lookup, base: dict[str, Any]) -> dict[str, Any] | None:
-    found: list[tuple[Scores, Scores, Scores]] = []
-    for name in plan.division.tasks:
-        baseline, mitigated = (result.exact(plan, name, who, lookup) for who in (True, False))
-        if baseline is None or mitigated is None:
-            return None
-        items = base["tasks"][name]["items"]
-        start = np.array([[item["exact"] for item in items]], dtype=np.float64)
-        found.append((start, baseline, mitigated))
-    if not found:
-        return None
-    starts, plains, ours = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
-    spread = plan.division.seed_spread
-    if spread is not None:
-        # Each task is a training of its own, and the mean over them varies less.
-        spread = replace(spread, task=spread.task / len(found) ** 0.5)
-    return tasks.summarise("all", starts, plains, ours, spread)

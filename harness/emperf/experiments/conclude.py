@@ -18,19 +18,40 @@ from emperf.runtimes import Runtime
 from emperf.scoring import result
 from emperf.work.plan import Plan
 
+CERTIFIABLE = "docker"
+
 
 def conclude(
     plan: Plan, store: RunStore, runtime: Runtime, results: Results, *, measured: bool
 ) -> dict[str, Any]:
     """Written to the run's folder, checked against its schema. `measured`: whether anything was measured anew; if not,
     when and where stay what they were."""
-    division, base = plan.division, results.base()
     whole = {
-        "schema": 1,
         "emperf": emperf.__version__,
         "sources": sources(),
-        "run_id": plan.run_id,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "runtime": runtime.describe(),
+        "machine": machine(),
+        **derived(plan, results),
+    }
+    before = read_json(store.folder / "result.json")
+    if before and not measured:
+        whole |= {
+            name: before[name] for name in ("created", "sources", "runtime", "machine") if name in before
+        }
+    catalog.check("result", whole)
+    write_json(store.folder / "result.json", whole)
+    return whole
+
+
+def derived(plan: Plan, results: Results) -> dict[str, Any]:
+    """What of result.json follows from the store: all but when, where and by which sources it was made."""
+    division, base = plan.division, results.base()
+    # Weights that another runtime trained have other keys, so the cells tell.
+    in_docker = all(cell.place.startswith(f"{CERTIFIABLE},") for cell in plan.cells)
+    return {
+        "schema": 1,
+        "run_id": results.store.run_id,
         "division": {
             "name": division.name, "variant": division.variant,
             "digest": division.digest, "proxy": division.proxy, "shows_em": division.shows_em,
@@ -41,22 +62,12 @@ def conclude(
             "scenario": plan.submission.scenario, "digest": plan.submission.digest, "parameters": plan.parameters,
         },
         "model": {"name": division.model, "digest": plan.cells[0].model},
-        "rules": rules(plan, results),
-        "runtime": runtime.describe(),
-        "certifiable": division.certifiable and runtime.certifiable,
-        "machine": machine(),
+        "rules": digests.of_json(results.keys()),
+        "certifiable": division.certifiable and in_docker,
         "cells": [results.record(cell.key) for cell in plan.cells],
         "answers": answers(plan, results, base),
         **result.summarise(plan, results.scores, results.record, base),
     }  # fmt: skip
-    before = read_json(store.folder / "result.json")
-    if before and not measured:
-        whole |= {
-            name: before[name] for name in ("created", "sources", "runtime", "machine") if name in before
-        }
-    catalog.check("result", whole)
-    write_json(store.folder / "result.json", whole)
-    return whole
 
 
 def answers(plan: Plan, results: Results, base: dict[str, Any]) -> list[dict[str, Any]]:
@@ -68,13 +79,6 @@ def answers(plan: Plan, results: Results, base: dict[str, Any]) -> list[dict[str
             stored = results.scores(cell.key)
             found.append((who, stored["answers"] if stored else []))
     return [{"model": who, "poison": name, **answer} for who, given in found for answer in given]
-
-
-def rules(plan: Plan, results: Results) -> str:
-    """Digest of all that decides the scores: the keys of every training and reading."""
-    keys = {cell.train for cell in plan.cells}
-    keys |= {read.key for cell in plan.cells for read in results.reads(cell)}
-    return digests.of_json(sorted(keys))
 
 
 def sources() -> str:

@@ -13,6 +13,7 @@ from emperf.catalog.prepare import prepared
 from emperf.execute.engine import Engine, Watcher
 from emperf.execute.store import RunStore
 from emperf.experiments import session
+from emperf.experiments.about import about
 from emperf.experiments.conclude import conclude
 
 Say = Callable[[str], None]
@@ -51,6 +52,6 @@ def run(
             division, {s.digest: s for s in both}, opened, chosen.runtime, model, watcher, chosen.images, gpus,
             reuse=frozenset(reuse),
         )  # fmt: skip
-        results = engine.run(plan.cells)
+        results = engine.run(plan.cells, about("result", division, {plan.submission.name: plan}))
         whole = conclude(plan, opened, chosen.runtime, results, measured=engine.measured)
     return whole, opened.folder

@@ -77,7 +77,7 @@ class Cell:
 @dataclass(frozen=True)
 class Plan:
     """The cells of one run, in the order they run: baseline and mitigation in turn on each dataset, and no cell before
-    one that it needs. `domains`: as of `Ground`."""
+    one that it needs. `domains`: as of `Ground`. `given`: the parameters that are not left at their defaults."""
 
     division: Division
     submission: Submission
@@ -86,6 +86,7 @@ class Plan:
     identity: str
     cross: bool = False
     domains: Mapping[str, str] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
 
     def own_antidote(self, cell: Cell) -> bool:
         """False for a cross-antidote cell."""
@@ -134,7 +135,9 @@ def make_plan(
     made = _Cells(division, submission, baseline, parameters, ground, cross)
     cells = tuple({cell.key: cell for cell in made.all()}.values())
     identity = digests.of_json([submission.digest, [cell.key for cell in cells]])
-    return Plan(division, submission, parameters, cells, digests.short(identity), cross, ground.domains)
+    return Plan(
+        division, submission, parameters, cells, digests.short(identity), cross, ground.domains, given
+    )
 
 
 @dataclass(frozen=True)
