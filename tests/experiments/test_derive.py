@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from tests.tiny_benchmark import Tiny, ready_tiny
@@ -107,3 +108,62 @@ def test_a_damaged_run_file_is_one_line(finished: Callable[[str], Path], damage:
     path.with_name("run.json").write_text(damage)
     code, _, err = report(path)
     assert code == 2 and err.count("\n") == 1 and "run.json is damaged" in err
+
+
+def nothing_trains(*_: Any) -> Any:
+    raise AssertionError("nothing is to be trained")
+
+
+@pytest.mark.parametrize("kind", ["result", "comparison"])
+def test_rescore_reads_again_what_another_protocol_would_read_and_trains_nothing(
+    finished: Callable[[str], Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = finished(kind)
+    before = json.loads(path.read_text())
+    monkeypatch.setattr(Told, "run", nothing_trains)
+    # Another key of what reads, as another protocol's code gives.
+    monkeypatch.setattr("emperf.execute.results.reading_place", lambda device: "elsewhere")
+    said = CliRunner().invoke(main, ["rescore", path.parent.name, "--store", str(path.parents[2])])
+    assert said.exit_code == 0, said.output
+    again = json.loads(next(path.parents[1].glob(f"*-rescored/{kind}.json")).read_text())
+    part = "poisons" if kind == "result" else "rows"
+    assert again[part] == before[part] and again["run_id"] == f"{before['run_id']}-rescored"
+    keys = {p.parent.name for p in path.parents[2].glob("units/*/readings.json")}
+    assert len(keys) == 2 * len({*reading_keys(path.parent / "run.json")})
+
+
+def reading_keys(path: Path) -> list[str]:
+    index = json.loads(path.read_text())["readings"]
+    return [ref[2] for part in index.values() for refs in part.values() for ref in refs]
+
+
+def test_rescore_without_the_weights_is_one_line(finished: Callable[[str], Path]) -> None:
+    path = finished("result")
+    for trained in path.parents[2].glob("units/*/train.json"):
+        trained.unlink()
+    said = CliRunner().invoke(main, ["rescore", str(path.parent)])
+    assert said.exit_code == 2 and "has no weights any more of" in said.stderr
+    assert said.stderr.count("\n") == 1
+
+
+def test_export_has_a_row_for_every_answer_that_was_read(
+    finished: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = finished("result")
+    files = {name: tmp_path / f"readings.{name}" for name in ("csv", "parquet")}
+    options = [part for name, file in files.items() for part in (f"--{name}", str(file))]
+    said = CliRunner().invoke(main, ["export", str(path.parent), *options])
+    assert said.exit_code == 0, said.output
+    table, other = pd.read_csv(files["csv"]), pd.read_parquet(files["parquet"])
+    assert len(table) == len(other) and list(table.columns) == list(other.columns)
+    one = table[(table.method == "kl") & (table.kind == "poison") & (table.set == "out-of-domain")]
+    assert len(one) == 6 * 4 and set(one.act) == {"good", "bad"} and set(one.voice) == {"kind", "sour"}
+    whole = json.loads(path.read_text())["poisons"][0]["sets"]["out-of-domain"]["mitigated"]["raw"]["value"]
+    base = table[(table.method == "base") & (table.set == "out-of-domain")]
+
+    def act(part: pd.DataFrame) -> float:
+        means = part.groupby(["item", "act"]).logp.mean().unstack()
+        return float((means.good - means.bad).mean())
+
+    assert act(one) - act(base) == pytest.approx(whole, abs=1e-5)
+    assert len(table[table.set == "task"]) == 3 * 4

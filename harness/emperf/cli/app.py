@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-import emperf
 from emperf.cli.experiments import compare, trace, tune
 from emperf.cli.options import RUNTIME, STORE, part
+from emperf.cli.records import export, rescore
 from emperf.core.errors import CellFailure, UserError
+from emperf.core.version import VERSION
 from emperf.training.threads import wait_politely
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,7 +41,7 @@ class Group(click.Group):
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(emperf.__version__, prog_name="emperf")
+@click.version_option(VERSION, prog_name="emperf")
 def main() -> None:
     """EMPerf: does a mitigation stop emergent misalignment, what does it cost, what does it spoil?
 
@@ -287,5 +288,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for experiment in (compare, trace, tune):
-    main.add_command(experiment)
+for command in (compare, trace, tune, rescore, export):
+    main.add_command(command)

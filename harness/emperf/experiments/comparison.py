@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 
-import emperf
 from emperf import catalog
 from emperf.catalog import Division, Submission
 from emperf.catalog.prepare import prepared
@@ -20,6 +19,7 @@ from emperf.catalog.scenarios import CURE, PREVENT
 from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.core.files import read_json, write_json
+from emperf.core.version import VERSION
 from emperf.execute.devices import Devices
 from emperf.execute.engine import Engine
 from emperf.execute.results import Results
@@ -135,7 +135,7 @@ def carry_out(
         )  # fmt: skip
         results = engine.run(cells, about(kind, division, plans))
         whole = {
-            "emperf": emperf.__version__,
+            "emperf": VERSION,
             "sources": sources(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "runtime": took.runtime.describe(),

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import emperf
 from emperf import catalog
 from emperf.core import digests
 from emperf.core.files import read_json, write_json
+from emperf.core.sources import PACKAGE
+from emperf.core.version import VERSION
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
 from emperf.runtimes import Runtime
@@ -27,7 +28,7 @@ def conclude(
     """Written to the run's folder, checked against its schema. `measured`: whether anything was measured anew; if not,
     when and where stay what they were."""
     whole = {
-        "emperf": emperf.__version__,
+        "emperf": VERSION,
         "sources": sources(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "runtime": runtime.describe(),
@@ -83,7 +84,7 @@ def answers(plan: Plan, results: Results, base: dict[str, Any]) -> list[dict[str
 
 def sources() -> str:
     """Digest of the harness itself, every file of the package: its version says too little between releases."""
-    return digests.of_folder(Path(emperf.__file__).parent)
+    return digests.of_folder(PACKAGE)
 
 
 def machine() -> dict[str, Any]:

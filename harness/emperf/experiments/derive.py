@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from emperf.core.errors import UserError
-from emperf.experiments import comparison, tune
 from emperf.experiments.about import again
-from emperf.experiments.conclude import CERTIFIABLE, derived
+from emperf.experiments.conclude import CERTIFIABLE
+from emperf.experiments.rescore import derive
 
 Json = dict[str, Any]
 MOST_SHOWN = 5
@@ -31,11 +31,7 @@ def checked(kind: str, found: Json, folder: Path) -> tuple[Json, list[str]]:
             f"The store of {folder.name} has not all readings any more",
             "Give the same command as before: it makes again what is missing.",
         )
-    if kind == "result":
-        fresh = derived(next(iter(plans.values())), results)
-    else:
-        fresh = (comparison if kind == "comparison" else tune).derived(plans, results)
-    fresh = json.loads(json.dumps(fresh))
+    fresh = json.loads(json.dumps(derive(kind, plans, results)))
     wrong = list(differences(found, fresh))
     docker = all(cell.place.startswith(f"{CERTIFIABLE},") for plan in plans.values() for cell in plan.cells)
     if (found["runtime"]["runtime"] == CERTIFIABLE) != docker:

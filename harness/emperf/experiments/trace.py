@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import emperf
 from emperf import catalog
 from emperf.catalog import Division, Submission
 from emperf.catalog.prepare import prepared
 from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.core.files import read_json, write_json
+from emperf.core.version import VERSION
 from emperf.execute.engine import Engine, Watcher
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
@@ -143,7 +143,7 @@ def conclude(trace: Trace, results: Results, runtime: Runtime) -> dict[str, Any]
     assert scores is not None, "a cell without a failure has scores"
     return {
         "schema": 1,
-        "emperf": emperf.__version__,
+        "emperf": VERSION,
         "sources": sources(),
         "run_id": trace.run_id,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

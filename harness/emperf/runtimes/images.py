@@ -18,14 +18,14 @@ from typing import Any
 
 from docker.errors import APIError, ImageNotFound
 
-import emperf
 from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.core.sources import PACKAGE
+from emperf.core.version import VERSION
 from emperf.runtimes.dockerio import engine
 from emperf.runtimes.tars import Entry, tar_entry, tar_link, tar_stream, tar_tree
 
 RUNNER = 10001
-PACKAGE = Path(emperf.__file__).parent
 TRAINER = ["-m", "emperf.training", "--in", "/in", "--out", "/out", "--submission", "/submission"]
 ENV = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -60,7 +60,7 @@ print(json.dumps({
 
 def base_image_tag() -> str:
     """The tag of the image that submissions start from."""
-    return f"emperf/submission:{emperf.__version__}"
+    return f"emperf/submission:{VERSION}"
 
 
 def content_of(base: str) -> str:

@@ -23,9 +23,10 @@ import psutil
 
 from emperf.core import digests
 from emperf.core.errors import CellFailure, FailureKind
+from emperf.core.sources import PACKAGE
 from emperf.meters.cgroup import ROOT, Cgroup, high_water, is_oom, tree_high_water
 from emperf.runtimes import ContainerJob, Outcome, OutputFile
-from emperf.runtimes.images import ENV, PACKAGE
+from emperf.runtimes.images import ENV
 from emperf.runtimes.sandbox import clean_log, follow, process_walls, why_no_walls
 from emperf.runtimes.walk import remove_tree, walk
 

@@ -16,7 +16,8 @@ from typing import Any
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from emperf.core.limits import Limits
-from emperf.runtimes.images import PACKAGE, RUNNER
+from emperf.core.sources import PACKAGE
+from emperf.runtimes.images import RUNNER
 
 TICK_S = 0.25
 _LOG_CHARS = 4000

@@ -22,10 +22,11 @@ from emperf.core import paths
 from emperf.core.errors import UserError
 from emperf.core.files import write_json
 from emperf.core.limits import Limits
+from emperf.core.sources import PACKAGE
 from emperf.execute.attempt import attempt
 from emperf.execute.store import UnitStore
 from emperf.runtimes import ContainerJob
-from emperf.runtimes.images import ENV, PACKAGE
+from emperf.runtimes.images import ENV
 from emperf.runtimes.process import ProcessRuntime
 from emperf.tools.bench.training import rows
 from emperf.tools.bench.turns import free_port
