@@ -38,11 +38,13 @@ def compare(benchmark: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("EMPERF_ROOT", str(benchmark.root))
     monkeypatch.setenv("EMPERF_HOME", str(benchmark.home))
 
-    def run(*names: str, minutes: float | None = None, **told: Any) -> tuple[dict[str, Any], Told]:
+    def run(
+        *names: str, minutes: float | None = None, chosen: Any = None, **told: Any
+    ) -> tuple[dict[str, Any], Told]:
         runtime = Told(prepared(catalog.model("tiny")), **told)
         monkeypatch.setattr(session, "choose_runtime", lambda *_: Choice(runtime, {}, "told", "told"))
         whole, _ = comparison.compare(
-            catalog.division("tiny"), comparison.entries(names), runtime="auto", store=tmp_path / "store",
+            catalog.division("tiny"), chosen or comparison.entries(names), runtime="auto", store=tmp_path / "store",
             watch=Progress(), say=print, minutes=minutes, parallel=1,
         )  # fmt: skip
         return whole, runtime
@@ -165,6 +167,27 @@ def test_a_method_that_the_division_cannot_run_stops_it_before_anything_is_train
             compare("kl", "antidote-correct")
     finally:
         (benchmark.root / path).write_text(before)
+
+
+def test_a_sweep_is_a_row_a_value_and_shares_the_baseline(compare: Callable[..., Any]) -> None:
+    chosen = comparison.swept(comparison.entries(["kl"]), ["weight=0.1,0.3"])
+    whole, runtime = compare(chosen=chosen)
+    assert [row["name"] for row in whole["rows"]] == ["kl (weight=0.1)", "kl (weight=0.3)"]
+    assert [row["parameters"]["weight"] for row in whole["rows"]] == [0.1, 0.3]
+    methods = [job.submission.name for job in runtime.jobs]
+    assert sorted(methods) == ["kl"] * 2 * OWN + ["none"] * BASELINE
+    many = comparison.swept(comparison.entries(["lisa"]), ["task_steps=3,4", "rho=0.1,1"])
+    assert [entry.name for entry in many] == [
+        "lisa", "lisa (rho=1.0)", "lisa (task_steps=4)", "lisa (task_steps=4, rho=1.0)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong", ["weight", "weight=", "=1", "weight=1,,2", "size=1", "weight=1000", "weight=x"]
+)
+def test_a_sweep_that_makes_no_sense_is_one_line(wrong: str) -> None:
+    with pytest.raises(UserError):
+        [entry.name for entry in comparison.swept(comparison.entries(["kl"]), [wrong])]
 
 
 def test_two_submissions_of_one_name_are_refused() -> None:

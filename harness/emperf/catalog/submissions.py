@@ -92,13 +92,13 @@ class Submission:
         return any(kind != GENERAL for kind in self.trusted)
 
     def called(self, values: dict[str, Any]) -> str:
-        """Its name, and what these values (all of them) are, if a control, "caft (random)", or another setting of its
-        sweep than the default, "kl (weight=3)"."""
-        swept = {written(given): given for given in self.sweep[1:]}
-        for variant, given in [*self.controls.items(), *swept.items()]:
+        """Its name, and what these values (all of them) are: a control, "caft (random)", or what is not the default,
+        "kl (weight=3)"."""
+        for variant, given in self.controls.items():
             if self.values(given) == values:
                 return f"{self.name} ({variant})"
-        return self.name
+        other = {name: value for name, value in values.items() if value != self.values({})[name]}
+        return f"{self.name} ({written(other)})" if other else self.name
 
     def values(self, given: dict[str, Any]) -> dict[str, Any]:
         """Every parameter's value, defaults filled in. Raises UserError for one unknown or out of bounds."""

@@ -23,6 +23,12 @@ PARALLEL = click.option(
 @click.argument("names", nargs=-1)
 @click.option("--division", default="nano", show_default=True, help="Division to compare in.")
 @part
+@click.option(
+    "--sweep",
+    multiple=True,
+    metavar="NAME=V,V",
+    help="A row for each of these values of a parameter (repeat it).",
+)
 @MINUTES
 @PARALLEL
 @RUNTIME
@@ -32,6 +38,7 @@ def compare(
     division: str,
     only: Sequence[str],
     seeds: Sequence[int],
+    sweep: Sequence[str],
     minutes: float | None,
     parallel: int | None,
     runtime: str,
@@ -46,6 +53,7 @@ def compare(
     Examples:
       emperf compare --minutes 60
       emperf compare kl lisa antidote-correct --only bad-medical --only record-line --seed 0
+      emperf compare kl --sweep weight=0.01,0.1,1 --only bad-medical --only record-line --seed 0
     """
     from rich.console import Console
 
@@ -55,6 +63,9 @@ def compare(
     from emperf.report.progress import Progress
 
     pinned = catalog.division(division).part(only, seeds)
+    chosen = comparison.entries(names)
+    if sweep:
+        chosen = comparison.swept(chosen, sweep)
     whole, folder = comparison.compare(
         pinned,
         comparison.entries(names),

@@ -72,6 +72,26 @@ def entries(names: Sequence[str]) -> list[Entry]:
     return found
 
 
+def swept(chosen: Sequence[Entry], sweep: Sequence[str]) -> list[Entry]:
+    """Every entry's submission once for each combination of values. `sweep`: "NAME=VALUE,VALUE,...", a parameter each.
+
+    Controls are left out. Raises UserError for one that is not written so, or a value that a submission does not take.
+    """
+    values = {}
+    for one in sweep:
+        name, sign, listed = one.partition("=")
+        if not sign or not name or not all(listed.split(",")):
+            raise UserError(f"--sweep {one} names no values", "Write --sweep NAME=VALUE,VALUE.")
+        values[name] = listed.split(",")
+    submissions = {entry.submission.digest: entry.submission for entry in chosen}.values()
+    found = [
+        Entry(submission, dict(zip(values, combination, strict=True)))
+        for submission in submissions
+        for combination in itertools.product(*values.values())
+    ]
+    return list({entry.name: entry for entry in found}.values())
+
+
 def compare(
     division: Division,
     chosen: Sequence[Entry],
