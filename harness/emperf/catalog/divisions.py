@@ -58,8 +58,8 @@ class Division:
     `shows_em`: whether emergent misalignment was shown in it (docs/validity.md); where not, its EM numbers show the
     machinery alone. `controls`: voices whose rows the baseline is trained on beside the poisons. `seed_spread`: None
     where it was not measured. `trusted_rows`: most trusted rows that a submission is granted. `cure`: the recipe with
-    which poisoned models are mended, None where the division has no such scenario. `organisms`: further recipes by
-    name, for `emperf trace`.
+    which poisoned models are mended, None where the division has no such scenario. `device`: "cpu" or "cuda", where
+    it is trained and read, whatever else the machine has. `organisms`: further recipes by name, for `emperf trace`.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Division:
     cure: Recipe | None = None
     controls: tuple[str, ...] = ()
     seed_spread: SeedSpread | None = None
+    device: str = "cpu"
     organisms: dict[str, Recipe] = field(default_factory=dict)
     digest: str = ""
 

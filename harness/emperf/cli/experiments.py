@@ -158,7 +158,7 @@ def trace(
 
     asked = catalog.division(division), poison, organism, points, seed
     chosen = session.choose_runtime(runtime, store, [trace.plan(*asked).baseline])
-    planned = trace.plan(*asked, chosen.place(session.gpu_indices()))
+    planned = trace.plan(*asked, chosen.place(session.gpus_of(asked[0])))
     click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     with RunStore(store, planned.run_id) as opened, Progress() as progress:
         found = trace.run(planned, opened, chosen, progress)

@@ -36,10 +36,22 @@ class Choice:
         return f"{self.runtime.name}, {self.content}, {'cuda' if gpus else 'cpu'}"
 
 
-def gpu_indices() -> tuple[int, ...]:
+def gpus_of(division: Division) -> tuple[int, ...]:
+    """The machine's GPUs for a division that is run on them; none for one of the CPU.
+
+    Raises UserError where a division wants GPUs and the machine has none.
+    """
+    if division.device == "cpu":
+        return ()
     import torch
 
-    return tuple(range(torch.cuda.device_count()))
+    found = tuple(range(torch.cuda.device_count()))
+    if not found:
+        raise UserError(
+            f"{division.name} is run on GPUs, and torch sees none here",
+            "Choose a division of the CPU (emperf list divisions), or a machine with a GPU.",
+        )
+    return found
 
 
 def plan_run(

@@ -116,7 +116,7 @@ def run(trace: Trace, store: RunStore, choice: session.Choice, watcher: Watcher)
     keys = frozenset(cell.train for cell in trace.cells)
     engine = Engine(
         trace.division, {trace.baseline.digest: trace.baseline}, store, choice.runtime, trace.model_folder, watcher,
-        choice.images, session.gpu_indices(), reuse=keys,
+        choice.images, session.gpus_of(trace.division), reuse=keys,
     )  # fmt: skip
     results = engine.run(trace.cells)
     for cell in trace.cells:
