@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from emperf.catalog.pinned import PROJECT
 from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.core.limits import Limits
@@ -59,7 +60,7 @@ class Division:
     machinery alone. `controls`: voices whose rows the baseline is trained on beside the poisons. `seed_spread`: None
     where it was not measured. `trusted_rows`: most trusted rows that a submission is granted. `cure`: the recipe with
     which poisoned models are mended, None where the division has no such scenario. `organisms`: further recipes by
-    name, for `emperf trace`.
+    name, for `emperf trace`. `origin`: whose card it is, PROJECT or USER.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Division:
     seed_spread: SeedSpread | None = None
     organisms: dict[str, Recipe] = field(default_factory=dict)
     digest: str = ""
+    origin: str = PROJECT
 
     def part(self, only: Sequence[str], seeds: Sequence[int]) -> Division:
         """The division with these datasets and seeds alone, empty for all; what is left is not certifiable.
