@@ -89,6 +89,11 @@ def reads_domain(heldout: Sequence[Row]) -> bool:
     return bool(heldout) and "good" in heldout[0]
 
 
+def parts(found: Dataset) -> tuple[list[Row], list[Row]]:
+    """(training rows, held-out rows) as they are before a run: where a teacher writes the answers, the questions."""
+    return found.questions() if isinstance(found, FromTeacher) else (found.pool(), found.heldout())
+
+
 @dataclass(frozen=True)
 class Answers:
     """Questions with one right answer each: a task's rows, or the voice controls in one voice (`field`)."""

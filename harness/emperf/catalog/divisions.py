@@ -124,7 +124,11 @@ class Division:
 
     @staticmethod
     def parse(raw: dict[str, Any]) -> Division:
-        """From a card that keeps its schema. Raises ValueError or TypeError as `Recipe.parse`."""
+        """From a card that keeps its schema. Raises ValueError for a poison and a task of one name, which no result
+        could tell apart, and ValueError or TypeError as `Recipe.parse`."""
+        both = [name for name in raw["tasks"] if name in raw["poisons"]]
+        if both:
+            raise ValueError(f"tasks: {both[0]} is the name of one of its poisons too")
         limits = raw["limits"]
         return Division(
             **{

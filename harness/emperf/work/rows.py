@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from emperf import catalog
 from emperf.catalog import Antidotes, Division, Row, datasets
-from emperf.catalog.datasets import Dataset, FromTeacher
+from emperf.catalog.datasets import Dataset
 from emperf.catalog.submissions import GENERAL
 from emperf.core.errors import UserError
 from emperf.work.plan import Data
@@ -60,9 +60,7 @@ def check(division: Division, asked: Mapping[str, int]) -> None:
     of_domain_asked = {kind: rows for kind, rows in asked.items() if kind != GENERAL}
     for name in division.poisons:
         found = catalog.dataset("poison", name)
-        pool, heldout = (
-            found.questions() if isinstance(found, FromTeacher) else (found.pool(), found.heldout())
-        )
+        pool, heldout = datasets.parts(found)
         _enough(f"Poison {name}", "rows to train on", len(pool), "train_rows", sizes.train_rows)
         if catalog.reads_domain(heldout):
             _enough(f"Poison {name}", "held-out rows", len(heldout), "in_domain", sizes.in_domain)
