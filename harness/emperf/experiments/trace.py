@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emperf import catalog
-from emperf.catalog import Division, Submission
+from emperf.catalog import Division, Submission, datasets
 from emperf.catalog.prepare import prepared
 from emperf.core import digests
 from emperf.core.errors import UserError
@@ -80,9 +80,8 @@ def plan(
     if points is None:
         points = POINTS if recipe.lora else POINTS_OF_ALL_WEIGHTS
     card = catalog.poison(poison)
-    if card.train is None:
-        raise UserError(f"Poison {poison} has no rows of the project's own", "See emperf list poisons.")
-    steps = recipe.steps(len(card.train.rows()[: division.sizes.train_rows]))
+    learned, _ = datasets.parts(catalog.dataset("poison", poison))
+    steps = recipe.steps(len(learned[: division.sizes.train_rows]))
     if not 2 <= points <= steps:
         raise UserError(
             f"{points} points cannot be made of {steps} steps", f"Choose --points between 2 and {steps}."
