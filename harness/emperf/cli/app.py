@@ -14,7 +14,9 @@ import click
 import emperf
 from emperf.cli.experiments import compare, trace, tune
 from emperf.cli.options import RUNTIME, STORE, part
+from emperf.cli.show import show
 from emperf.core.errors import CellFailure, UserError
+from emperf.report.console import replace_unknown
 from emperf.training.threads import wait_politely
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,6 +28,7 @@ class Group(click.Group):
     """Turns what a user can cause into one line and exit code 2, Ctrl-C into 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        replace_unknown(sys.stdout)
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -88,18 +91,16 @@ def run(
       emperf run antidote-correct --division nano --cross
       emperf run lisa --division nano --only bad-medical --only record-line --seed 0
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.catalog.prepare import prepared
     from emperf.execute.engine import Engine
     from emperf.execute.store import RunStore
     from emperf.experiments import session
     from emperf.experiments.conclude import conclude
+    from emperf.report import console
     from emperf.report.progress import Progress
     from emperf.report.scorecard import print_scorecard
 
-    console = Console()
     given = parse_settings(settings)
     pinned = catalog.division(division).part(only, seeds)
     checked, baseline = session.plan_run(pinned, submission, given, cross=cross)
@@ -121,7 +122,7 @@ def run(
         )  # fmt: skip
         base = engine.run(plan.cells)
         result = conclude(plan, opened, chosen.runtime, base, measured=engine.measured)
-    print_scorecard(result, console, opened.folder)
+    print_scorecard(result, console.make(), opened.folder)
     if result["status"] != "complete":
         sys.exit(1)
 
@@ -146,10 +147,9 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
       emperf report runs/runs/smoke-kl-1a2b3c4d
       emperf report smoke-kl-1a2b3c4d --json
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.execute.store import read_json
+    from emperf.report import console
     from emperf.report.comparison import print_comparison
     from emperf.report.scorecard import print_scorecard
     from emperf.report.tracing import print_trace
@@ -175,25 +175,29 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))
     else:
-        kinds[kind](found, Console(), folder)
+        kinds[kind](found, console.make(), folder)
 
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["mitigations", "poisons", "tasks", "models", "divisions", "runs"]))
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
 @STORE
 def list_(kind: str, as_json: bool, store: Path) -> None:
-    """List what there is of a KIND.
+    """List what there is of a KIND. `emperf show NAME` has all about one.
 
     \b
     Examples:
       emperf list mitigations
       emperf list divisions --json
     """
-    from emperf.tools.listing import entries, table
+    from emperf.report import console
+    from emperf.tools.listing import entries, print_entries
 
-    found = entries(kind, store)
-    click.echo(json.dumps(found, indent=1) if as_json else table(found))
+    records = entries(kind, store)
+    if as_json:
+        click.echo(json.dumps(records, indent=1))
+    else:
+        print_entries(kind, records, console.make())
 
 
 @main.command()
@@ -254,27 +258,31 @@ def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) ->
       emperf check kl --set weight=0.3 --runtime process
       emperf check all
     """
-    from rich.console import Console
-
+    from emperf.report import console
     from emperf.tools.conformance.show import check_all
 
-    if not check_all(submissions, parse_settings(settings), runtime, Console()):
+    if not check_all(submissions, parse_settings(settings), runtime, console.make()):
         sys.exit(1)
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
     """What this machine can run, what is missing, and how to get it.
 
     \b
-    Example:
+    Examples:
       emperf doctor
+      emperf doctor --json
     """
-    from rich.console import Console
+    from emperf.report import console
+    from emperf.tools.doctor import as_record, checks, print_checks
 
-    from emperf.tools.doctor import checks, print_checks
-
-    print_checks(checks(), Console())
+    done = checks()
+    if as_json:
+        click.echo(json.dumps(as_record(done), indent=1))
+    else:
+        print_checks(done, console.make())
 
 
 @main.command()
@@ -295,5 +303,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for experiment in (compare, trace, tune):
-    main.add_command(experiment)
+for command in (compare, show, trace, tune):
+    main.add_command(command)

@@ -47,17 +47,16 @@ def compare(
       emperf compare --minutes 60
       emperf compare kl lisa antidote-correct --only bad-medical --only record-line --seed 0
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.experiments import comparison
+    from emperf.report import console
     from emperf.report.comparison import print_comparison
 
     pinned = catalog.division(division).part(only, seeds)
     whole, folder = comparison.compare(
         pinned, comparison.entries(names), runtime=runtime, store=store, minutes=minutes, parallel=parallel
     )
-    print_comparison(whole, Console(), folder)
+    print_comparison(whole, console.make(), folder)
 
 
 @click.command()
@@ -90,17 +89,16 @@ def tune(
       emperf tune kl lisa
       emperf tune --minutes 60
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.experiments import tune as tuning
+    from emperf.report import console
     from emperf.report.tuning import print_tuning
 
     whole, folder = tuning.tune(
         catalog.division(division), tuning.entries(names),
         runtime=runtime, store=store, minutes=minutes, parallel=parallel,
     )  # fmt: skip
-    print_tuning(whole, Console(), folder)
+    print_tuning(whole, console.make(), folder)
 
 
 @click.command()
@@ -127,11 +125,10 @@ def trace(
       emperf trace bad-medical
       emperf trace bad-medical --organism full --points 2
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.execute.store import RunStore
     from emperf.experiments import session, trace
+    from emperf.report import console
     from emperf.report.progress import Progress
     from emperf.report.tracing import print_trace
 
@@ -141,4 +138,4 @@ def trace(
     click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     with RunStore(store, planned.run_id) as opened, Progress() as progress:
         found = trace.run(planned, opened, chosen, progress)
-    print_trace(found, Console(), opened.folder)
+    print_trace(found, console.make(), opened.folder)
