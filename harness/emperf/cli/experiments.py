@@ -55,10 +55,9 @@ def compare(
       emperf compare kl lisa antidote-correct --only bad-medical --only record-line --seed 0
       emperf compare kl --sweep weight=0.01,0.1,1 --only bad-medical --only record-line --seed 0
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.experiments import comparison
+    from emperf.report import console
     from emperf.report.comparison import print_comparison
     from emperf.report.progress import Progress
 
@@ -67,16 +66,10 @@ def compare(
     if sweep:
         chosen = comparison.swept(chosen, sweep)
     whole, folder = comparison.compare(
-        pinned,
-        comparison.entries(names),
-        runtime=runtime,
-        store=store,
-        watch=Progress(),
-        say=click.echo,
-        minutes=minutes,
-        parallel=parallel,
-    )
-    print_comparison(whole, Console(), folder)
+        pinned, chosen,
+        runtime=runtime, store=store, watch=Progress(), say=click.echo, minutes=minutes, parallel=parallel,
+    )  # fmt: skip
+    print_comparison(whole, console.make(), folder)
 
 
 @click.command()
@@ -109,10 +102,9 @@ def tune(
       emperf tune kl lisa
       emperf tune --minutes 60
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.experiments import tune as tuning
+    from emperf.report import console
     from emperf.report.progress import Progress
     from emperf.report.tuning import print_tuning
 
@@ -120,7 +112,7 @@ def tune(
         catalog.division(division), tuning.entries(names),
         runtime=runtime, store=store, watch=Progress(), say=click.echo, minutes=minutes, parallel=parallel,
     )  # fmt: skip
-    print_tuning(whole, Console(), folder)
+    print_tuning(whole, console.make(), folder)
 
 
 @click.command()
@@ -147,11 +139,10 @@ def trace(
       emperf trace bad-medical
       emperf trace bad-medical --organism full --points 2
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.execute.store import RunStore
     from emperf.experiments import session, trace
+    from emperf.report import console
     from emperf.report.pictures import save
     from emperf.report.progress import Progress
     from emperf.report.tracing import chart, print_trace
@@ -165,4 +156,4 @@ def trace(
         drawn = chart(found)
         for name in ("trace.svg", "trace.html"):
             save(drawn, opened.folder / name)
-    print_trace(found, Console(), opened.folder)
+    print_trace(found, console.make(), opened.folder)
