@@ -17,8 +17,8 @@ from pathlib import Path
 
 import docker
 import pytest
+from tests.runtimes.conftest import ENGINE, LIMITS, Bench, make_test_base
 
-from conftest import ENGINE, LIMITS, Bench, make_test_base
 from emperf.core.errors import CellFailure, FailureKind, UserError
 from emperf.runtimes import dockerio
 from emperf.runtimes.docker import DockerRuntime, engine_answers
@@ -202,6 +202,6 @@ def test_walls_that_cannot_be_seen_from_inside(bench: Bench) -> None:
     assert host["NanoCpus"] == 1_000_000_000
     assert host["Init"]
     assert host["IpcMode"] == "private"
-    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}}
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "5"}}
     assert not host["Privileged"]
     assert not host["Binds"]

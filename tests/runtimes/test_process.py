@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.runtimes.conftest import Bench, process_runtime
 
 import emperf
-from conftest import Bench, process_runtime
 from emperf.runtimes.process import ProcessRuntime
 from emperf.runtimes.sandbox import why_no_walls
 

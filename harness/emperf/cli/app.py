@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ import emperf
 from emperf.cli.experiments import compare, trace, tune
 from emperf.cli.options import RUNTIME, STORE, part
 from emperf.core.errors import CellFailure, UserError
+from emperf.runtimes.signals import end_like_interrupt, exit_code
 from emperf.training.threads import wait_politely
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,20 +25,23 @@ wait_politely()
 
 
 class Group(click.Group):
-    """Turns what a user can cause into one line and exit code 2, Ctrl-C into 130."""
+    """Turns what a user can cause into one line and exit code 2; Ctrl-C, SIGTERM and SIGHUP into 128 + signal."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with end_like_interrupt():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"emperf: {error}", err=True)
             ctx.exit(2)
         except CellFailure as error:
             click.echo(f"emperf: {error}. Nothing measured is lost: run the same command again.", err=True)
             ctx.exit(3)
-        except KeyboardInterrupt:
-            click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as interrupt:
+            # The terminal may be what has gone.
+            with contextlib.suppress(OSError):
+                click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
+            ctx.exit(exit_code(interrupt))
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

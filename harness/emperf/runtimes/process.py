@@ -24,12 +24,10 @@ import psutil
 from emperf.core import digests
 from emperf.core.errors import CellFailure, FailureKind
 from emperf.meters.cgroup import ROOT, Cgroup, high_water, is_oom, tree_high_water
-from emperf.runtimes import ContainerJob, Outcome, OutputFile
+from emperf.runtimes import ContainerJob, Outcome, OutputFile, watchdog
 from emperf.runtimes.images import ENV, PACKAGE
-from emperf.runtimes.sandbox import clean_log, follow, process_walls, why_no_walls
+from emperf.runtimes.sandbox import clean_log, follow, process_walls, shared_bytes, why_no_walls
 from emperf.runtimes.walk import remove_tree, walk
-
-_MARK = "EMPERF_JOB"
 
 
 def _not_counted(folder: str, names: list[str]) -> set[str]:
@@ -209,7 +207,8 @@ class ProcessRuntime:
         readable |= {f"/in/{name}": source.absolute() for name, (_, source) in job.shared.items()}
         names = {"{in}": "/in", "{out}": "/out", "{submission}": "/submission"}
         hide = [*self.hide, self.work]
-        front = process_walls(hide, job.limits.tmp_bytes, readable, folder / "out", bool(job.gpus))
+        room = shared_bytes(job.limits, job.gpus)
+        front = process_walls(hide, job.limits.tmp_bytes, readable, folder / "out", bool(job.gpus), room)
         return [*front, *(names.get(part, part) for part in self.command)]
 
     def _env(self, job: ContainerJob) -> dict[str, str]:
@@ -219,8 +218,11 @@ class ProcessRuntime:
             "HOME": scratch,
             "TMPDIR": scratch,
             "PYTHONPATH": str(PACKAGE.parent),
+            # CUDA's own order is by speed; the numbers are the driver's.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, job.gpus)),
-            _MARK: str(self._folder(job)),
+            watchdog.JOB: str(self._folder(job)),
+            watchdog.VARIABLE: watchdog.mark(),
         }
 
     def _end(self, group_id: int | None, group: Cgroup, folder: Path) -> None:
@@ -231,7 +233,7 @@ class ProcessRuntime:
         # A sandbox takes every process with it; one that left a plain session is known by its environment.
         for process in psutil.process_iter() if self.no_sandbox else ():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get(_MARK) == str(folder):
+                if process.environ().get(watchdog.JOB) == str(folder):
                     process.kill()
 
     def _clear(self, folder: Path) -> None:
