@@ -73,6 +73,24 @@ def test_the_trainer_is_what_runs(tmp_path: Path, sandbox: bool) -> None:
 
 
 @pytest.mark.parametrize("bench", PROCESS, indirect=True)
+def test_the_package_holds_what_the_trainer_runs_and_no_more(bench: Bench) -> None:
+    package = Path(emperf.__file__).parent
+    outcome = bench.run(
+        f"""
+        import emperf, emperf.training
+        here = os.path.dirname(emperf.__file__)
+        own = {str(package)!r}
+        tell(files=sorted(os.listdir(here)), own=os.listdir(own) if os.path.isdir(own) else [], here=here)
+        """
+    )
+    assert outcome.exit_code == 0, outcome.log_tail
+    told = bench.told()
+    assert [name for name in told["files"] if name != "__pycache__"] == ["__init__.py", "training"]
+    if not bench.runtime.no_sandbox:
+        assert (told["here"], told["own"]) == ("/trainer/emperf", [])
+
+
+@pytest.mark.parametrize("bench", PROCESS, indirect=True)
 def test_what_is_no_part_of_a_submissions_digest_is_not_there(bench: Bench) -> None:
     job = bench.job("tell(seen=sorted(os.listdir(os.path.dirname(sys.argv[0]))))")
     (job.submission / ".hidden.py").write_text("")

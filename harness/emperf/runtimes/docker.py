@@ -31,10 +31,11 @@ from emperf.runtimes.dockerio import (
     start,
     state_of,
 )
-from emperf.runtimes.images import RUNNER
 from emperf.runtimes.sandbox import TICK_S, clean_log, container_walls
+from emperf.runtimes.starts import RUNNER, bare_start_s
 from emperf.runtimes.tars import tar_entry, tar_tree
 
+__all__ = ["DockerRuntime", "bare_start_s", "engine_answers"]
 _STATS_S = 1.0
 _KILL_S = 30.0
 

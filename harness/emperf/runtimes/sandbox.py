@@ -18,7 +18,7 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from emperf.core.limits import Limits
 from emperf.runtimes.gpus import device_ids
-from emperf.runtimes.images import PACKAGE, RUNNER
+from emperf.runtimes.starts import RUNNER
 
 TICK_S = 0.25
 LOG_BYTES = 1 << 20
@@ -27,7 +27,7 @@ _SHARED_BYTES = 1 << 30
 _CPU_GRACE_S = 60
 # Made anew inside, or left out: /run holds the sockets of the machine's services, and a socket that is
 # mounted read-only still answers.
-_NOT_BOUND = {"proc", "dev", "tmp", "run", "in", "out", "submission"}
+_NOT_BOUND = {"proc", "dev", "tmp", "run", "in", "out", "submission", "trainer"}
 
 
 def container_walls(
@@ -109,7 +109,7 @@ def process_walls(
     hidden = [folder for folder in hide if folder.is_dir()]
     needed = [
         folder
-        for folder in (Path(sys.base_prefix), Path(sys.prefix), PACKAGE)
+        for folder in (Path(sys.base_prefix), Path(sys.prefix))
         if any(folder.is_relative_to(over) for over in (Path("/tmp"), *hidden))
     ]
     for folder in hidden:
