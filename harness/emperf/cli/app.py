@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from emperf.cli.show import show
 from emperf.core.errors import CellFailure, UserError
 from emperf.core.version import VERSION
 from emperf.report.console import replace_unknown
+from emperf.runtimes.signals import end_like_interrupt, exit_code
 from emperf.training.threads import wait_politely
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,21 +28,24 @@ wait_politely()
 
 
 class Group(click.Group):
-    """Turns what a user can cause into one line and exit code 2, Ctrl-C into 130."""
+    """Turns what a user can cause into one line and exit code 2; Ctrl-C, SIGTERM and SIGHUP into 128 + signal."""
 
     def invoke(self, ctx: click.Context) -> Any:
         replace_unknown(sys.stdout)
         try:
-            return super().invoke(ctx)
+            with end_like_interrupt():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"emperf: {error}", err=True)
             ctx.exit(2)
         except CellFailure as error:
             click.echo(f"emperf: {error}. Nothing measured is lost: run the same command again.", err=True)
             ctx.exit(3)
-        except KeyboardInterrupt:
-            click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as interrupt:
+            # The terminal may be what has gone.
+            with contextlib.suppress(OSError):
+                click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
+            ctx.exit(exit_code(interrupt))
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

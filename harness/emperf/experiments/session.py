@@ -14,7 +14,7 @@ from emperf import catalog
 from emperf.catalog import Division, Submission, datasets
 from emperf.core import digests, paths, sources
 from emperf.core.errors import UserError
-from emperf.runtimes import Runtime
+from emperf.runtimes import Runtime, gpus, trainer
 from emperf.work import rows
 from emperf.work.plan import BASELINE, Data, Ground, Plan, make_plan
 
@@ -43,9 +43,7 @@ def gpus_of(division: Division) -> tuple[int, ...]:
     """
     if division.device == "cpu":
         return ()
-    import torch
-
-    found = tuple(range(torch.cuda.device_count()))
+    found = gpus.visible()
     if not found:
         raise UserError(
             f"{division.name} is run on GPUs, and torch sees none here",
@@ -194,7 +192,9 @@ def choose_runtime(wanted: str, store: Path, submissions: Sequence[Submission]) 
     runtime = ProcessRuntime(store / "work", hide=hide)
     missing = ", ".join(runtime.describe()["missing"]) or "nothing"
     why = f"{reason} Results are for development, never certifiable."
-    return Choice(runtime, {}, why, f"missing: {missing}; {libraries()}; trainer {trainer()}")
+    return Choice(
+        runtime, {}, why, f"missing: {missing}; {libraries()}; trainer {digests.short(trainer.digest())}"
+    )
 
 
 def libraries() -> str:
@@ -204,15 +204,10 @@ def libraries() -> str:
     )
 
 
-def trainer() -> str:
-    """Digest of the training code: a base image is made of it, the process runtime runs it from here."""
-    return digests.short(sources.digest("emperf.training.__main__"))
-
-
 def image_of(submission: Submission) -> str:
-    """The submission's image: its own by digest, or its folder on top of the submission base image."""
-    if submission.image:
-        return submission.image
-    from emperf.runtimes.images import base_image_tag, build_submission_image
+    """The id of the submission's image: its own, or its folder on top of the submission base image."""
+    from emperf.runtimes.images import base_image_tag, build_submission_image, resolve_image
 
+    if submission.image:
+        return resolve_image(submission.image)
     return build_submission_image(base_image_tag(), submission.folder)

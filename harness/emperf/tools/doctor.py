@@ -117,17 +117,14 @@ def engine() -> Check:
 
 
 def image() -> Check:
-    from docker.errors import ImageNotFound
-
-    from emperf.runtimes.dockerio import engine as client_of
-    from emperf.runtimes.images import base_image_tag
+    from emperf.runtimes.images import base_image_tag, content_of, resolve_image
 
     tag, fix = base_image_tag(), "emperf prepare --image"
     try:
-        with client_of() as client:
-            return Check(IMAGE, True, f"{tag}, {client.inspect_image(tag)['Id'][:19]}")
-    except ImageNotFound:
-        return Check(IMAGE, False, f"{tag} is not on this machine", fix)
+        content_of(tag)
+        return Check(IMAGE, True, f"{tag}, {resolve_image(tag)[:19]}")
+    except UserError as error:
+        return Check(IMAGE, False, error.cause, fix)
     except CellFailure:
         return Check(IMAGE, False, "unknown without an engine", f"Start an engine, then: {fix}")
 
@@ -138,7 +135,7 @@ def sandbox() -> Check:
     why = why_no_walls()
     if not why:
         return Check(SANDBOX, True, "works")
-    return Check(SANDBOX, False, why[:120], "apt-get install bubblewrap; user namespaces must be allowed")
+    return Check(SANDBOX, False, why[:120], "tools/sandbox.sh; user namespaces must be allowed")
 
 
 def cgroup() -> Check:
