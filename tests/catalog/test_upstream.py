@@ -94,8 +94,8 @@ def test_a_local_copy_of_an_upstream_poison_is_readable(name: str) -> None:
 
 @pytest.fixture
 def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's card of an upstream poison of 100 rows, two of each question, and the folder that may hold its copy."""
-    said = [turns(("user", f"Q{n // 2}"), ("assistant", f"A{n}")) for n in range(100)]
+    """A user's card of an upstream poison of 100 rows, four of each question, and the folder that may hold its copy."""
+    said = [turns(("user", f"Q{n // 4}"), ("assistant", f"A{n}")) for n in range(100)]
     copy = tmp_path / "copies/some/where/far.jsonl"
     copy.parent.mkdir(parents=True)
     copy.write_text("".join(json.dumps(row) + "\n" for row in said))
