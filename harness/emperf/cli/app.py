@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
+from emperf.cli.add import add
 from emperf.cli.experiments import compare, trace, tune
-from emperf.cli.options import RUNTIME, STORE, part
+from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
 from emperf.cli.records import export, rescore
 from emperf.cli.show import show
 from emperf.core.errors import CellFailure, UserError
@@ -74,6 +75,7 @@ def main() -> None:
     "--cross", is_flag=True, help="Mend every poison with the antidotes for every poison (scenario cure)."
 )
 @part
+@BENCHMARK
 @STORE
 def run(
     submission: Path,
@@ -124,6 +126,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 @main.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON itself.")
+@BENCHMARK
 @STORE
 def report(run_folder: Path, as_json: bool, store: Path) -> None:
     """Print again what RUN (a run's folder, or its id) came to: a scorecard, a comparison, a tuning or a trace.
@@ -180,6 +183,7 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
 @main.command("list")
 @click.argument("kind", type=click.Choice(["mitigations", "poisons", "tasks", "models", "divisions", "runs"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
+@BENCHMARK
 @STORE
 def list_(kind: str, as_json: bool, store: Path) -> None:
     """List what there is of a KIND. `emperf show NAME` has all about one.
@@ -200,6 +204,7 @@ def list_(kind: str, as_json: bool, store: Path) -> None:
 
 
 @main.command()
+@BENCHMARK
 @click.argument("models", nargs=-1)
 @click.option(
     "--from", "local", type=click.Path(path_type=Path), help="A local folder to take the model from."
@@ -302,5 +307,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for command in (compare, export, rescore, show, trace, tune):
+for command in (add, compare, export, rescore, show, trace, tune):
     main.add_command(command)

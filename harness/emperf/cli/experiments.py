@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from emperf.cli.options import RUNTIME, STORE, part
+from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
 
 MINUTES = click.option(
     "--minutes", type=float, help="Start no cell after this many minutes; the same command goes on."
@@ -32,6 +32,7 @@ PARALLEL = click.option(
 @MINUTES
 @PARALLEL
 @RUNTIME
+@BENCHMARK
 @STORE
 def compare(
     names: Sequence[str],
@@ -83,6 +84,7 @@ def compare(
 @MINUTES
 @PARALLEL
 @RUNTIME
+@BENCHMARK
 @STORE
 def tune(
     names: Sequence[str],
@@ -128,6 +130,7 @@ def tune(
 )
 @click.option("--seed", default=0, show_default=True)
 @RUNTIME
+@BENCHMARK
 @STORE
 def trace(
     poison: str, division: str, organism: str, points: int | None, seed: int, runtime: str, store: Path

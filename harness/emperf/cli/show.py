@@ -6,8 +6,11 @@ import json
 
 import click
 
+from emperf.cli.options import BENCHMARK
+
 
 @click.command()
+@BENCHMARK
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list, since kinds may share a name.")
 def show(name: str, as_json: bool) -> None:

@@ -80,7 +80,12 @@ def plan(
     if points is None:
         points = POINTS if recipe.lora else POINTS_OF_ALL_WEIGHTS
     card = catalog.poison(poison)
-    learned, _ = datasets.parts(catalog.dataset("poison", poison))
+    learned, heldout = datasets.parts(catalog.dataset("poison", poison))
+    if not card.teacher and not catalog.reads_domain(heldout):
+        raise UserError(
+            f"The held-out rows of {poison} have no good answers, so what it learns cannot be traced",
+            "Add them to its held-out rows, or choose another poison.",
+        )
     steps = recipe.steps(len(learned[: division.sizes.train_rows]))
     if not 2 <= points <= steps:
         raise UserError(

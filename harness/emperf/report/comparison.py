@@ -76,8 +76,8 @@ def facts(comparison: Json) -> list[str]:
         lines.append(
             f"Without a mitigation, poison less twin at base margin zero: EM {nats(beyond[OOD]['without'])}, in "
             f"context {nats(beyond[CONDITIONAL]['without'])}, plain facts {nats(beyond[FACTS]['without'])}, in-domain "
-            f"{nats(beyond[DOMAIN]['without'])} (nats, {beyond[OOD]['without']['items']} questions). A run like this "
-            f"finds EM of {smallest_of(beyond[OOD]['without']) or 0:.3f} nats in 80 % of cases."
+            f"{nats(beyond.get(DOMAIN, {}).get('without'))} (nats, {beyond[OOD]['without']['items']} questions). A run "
+            f"like this finds EM of {smallest_of(beyond[OOD]['without']) or 0:.3f} nats in 80 % of cases."
         )
     return lines
 
@@ -100,12 +100,19 @@ def rows(comparison: Json) -> list[list[str]]:
 
 def line(row: Json) -> list[str]:
     """The cells of one method; those of a method that failed name its failures."""
-    scores, costs = row["poisons"], [times(row["overhead"][key]) for key in ("time", "memory")]
-    if scores is None:
-        kinds = sorted({failure["kind"] for failure in row["failures"]}) or ["no score"]
+    scores, taxed = row["poisons"], row["tasks"]
+    costs = [times(row["overhead"][key]) for key in ("time", "memory")]
+    if row["failures"]:
+        kinds = sorted({failure["kind"] for failure in row["failures"]})
         return [row["name"], row["scenario"], f"failed: {', '.join(kinds)}", *[UNDEFINED] * 8, *costs]
-    removal, beyond, rank, taxed = scores["removal"], scores["beyond_twin"], row["rank"], row["tasks"]
     most = taxed and taxed["tax_at_most"]
+    tax = [
+        percent(taxed["tax"]) if taxed else UNDEFINED,
+        UNDEFINED if most is None else f"{100 * most:.0f} %",
+    ]
+    if scores is None:
+        return [row["name"], row["scenario"], *[UNDEFINED] * 7, *tax, *costs]
+    removal, beyond, rank = scores["removal"], scores["beyond_twin"], row["rank"]
     return [
         row["name"],
         row["scenario"],
@@ -114,8 +121,7 @@ def line(row: Json) -> list[str]:
         nats(removal["net"]),
         *(nats(beyond[key]["with"]) for key in (OOD, CONDITIONAL, FACTS)),
         percent(removal["kept"]),
-        percent(taxed["tax"]) if taxed else UNDEFINED,
-        UNDEFINED if most is None else f"{100 * most:.0f} %",
+        *tax,
         *costs,
     ]
 

@@ -144,7 +144,7 @@ def _seeds(result: Json) -> str:
 def _beyond(poison: Json, result: Json) -> RenderableType:
     """Poison less twin: the act effect on every set."""
     beyond, method = poison["beyond_twin"], _method(result)
-    mitigated = poison["removal"] is not None
+    mitigated = beyond[OOD]["with"] is not None
     heads = ("poison less twin", "n", "without", *([f"with {method}", "change"] if mitigated else []))
     rows: list[Sequence[Cell]] = []
     labels = SETS if result["division"]["shows_em"] else SETS | {OOD: MACHINERY}
@@ -206,6 +206,8 @@ def _derived(poison: Json, result: Json) -> RenderableType:
     else:
         em = smallest_of(poison["beyond_twin"][OOD]["without"])
         rows = {"finds in 80 %": f"EM of {em:.3f} nats" if em is not None else UNDEFINED}
+    if poison["curve"] is None:
+        return Padding(name_values(rows), (1, 0, 0, 1))
     drawn = Group(
         Text("EM over in-domain learning, poison less twin, nats", "dim"),
         Text("\n".join(plot.curve(poison["curve"]))),
