@@ -7,6 +7,7 @@ from emperf.catalog.cards import (
     Source,
     Task,
     division,
+    listed,
     model,
     names,
     poison,
@@ -24,6 +25,7 @@ from emperf.core.schemas import check
 
 __all__ = [
     "Antidotes", "Dataset", "Division", "Model", "Parameter", "Poison", "Row", "RowsFile", "SeedSpread", "Sizes",
-    "Source", "Submission", "Task", "check", "dataset", "division", "model", "names", "poison", "questions",
+    "Source", "Submission", "Task", "check", "dataset", "division",
+    "listed", "model", "names", "poison", "questions",
     "reads_domain", "submission", "task", "trusted", "upstream_rows", "users_cards", "voices",
 ]  # fmt: skip

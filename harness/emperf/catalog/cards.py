@@ -145,14 +145,28 @@ def task(name: str) -> Task:
 
 
 def division(name: str) -> Division:
-    """A user's division is never certifiable, whatever its card says."""
+    """A division, or another track of one ("nano/gemma-3-270m"). A user's is never certifiable, whatever it says."""
+    name, _, track = name.partition("/")
 
     def build(raw: dict[str, Any], place: Place) -> Division:
-        found = Division.parse(raw)
+        if track and track not in (tracks := raw.get("tracks", {})):
+            has = ", ".join(f"{name}/{one}" for one in tracks) or "none beside its first"
+            raise UserError(f"The division {name} has no track {track!r}", f"Its further tracks: {has}.")
+        found = Division.parse(raw, track)
         certifiable = found.certifiable and place.origin == PROJECT
         return replace(found, origin=place.origin, certifiable=certifiable)
 
     return _read("division", name, build)
+
+
+def listed(kind: str) -> list[str]:
+    """Names of all cards of a kind, and those of divisions' further tracks."""
+    if kind != "divisions":
+        return names(kind)
+    found = [division(name) for name in names(kind)]
+    return [
+        called for one in found for called in (one.name, *(f"{one.name}/{track}" for track in one.tracks))
+    ]
 
 
 def users_cards(used: Division) -> list[str]:

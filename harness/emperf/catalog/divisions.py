@@ -61,7 +61,8 @@ class Division:
     where it was not measured. `trusted_rows`: most trusted rows that a submission is granted. `cure`: the recipe with
     which poisoned models are mended, None where the division has no such scenario. `device`: "cpu" or "cuda", where
     it is trained and read, whatever else the machine has. `organisms`: further recipes by name, for `emperf trace`.
-    `origin`: whose card it is, PROJECT or USER.
+    `origin`: whose card it is, PROJECT or USER. `track`: the model of this track, empty for the card's first one;
+    `tracks`: the models of the others.
     """
 
     name: str
@@ -85,6 +86,13 @@ class Division:
     organisms: dict[str, Recipe] = field(default_factory=dict)
     digest: str = ""
     origin: str = PROJECT
+    track: str = ""
+    tracks: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """The name by which the catalogue finds it: "nano", and another track "nano/gemma-3-270m"."""
+        return f"{self.name}/{self.track}" if self.track else self.name
 
     def part(self, only: Sequence[str], seeds: Sequence[int]) -> Division:
         """The division with these datasets and seeds alone, empty for all; what is left is not certifiable.
@@ -125,9 +133,13 @@ class Division:
         return recipe
 
     @staticmethod
-    def parse(raw: dict[str, Any]) -> Division:
-        """From a card that keeps its schema. Raises ValueError for a poison and a task of one name, which no result
-        could tell apart, and ValueError or TypeError as `Recipe.parse`."""
+    def parse(card: dict[str, Any], track: str = "") -> Division:
+        """From a card that keeps its schema. `track`: one of its further tracks, empty for the first.
+
+        Raises ValueError for a poison and a task of one name, which no result could tell apart, KeyError for an unknown
+        track, and ValueError or TypeError as `Recipe.parse`.
+        """
+        raw = on_track(card, track)
         both = [name for name in raw["tasks"] if name in raw["poisons"]]
         if both:
             raise ValueError(f"tasks: {both[0]} is the name of one of its poisons too")
@@ -157,5 +169,26 @@ class Division:
                 ),
                 # A trace is keyed by its own recipe, and no score depends on the organisms beside the recipe.
                 "digest": digests.of_json({key: raw[key] for key in raw if key != "organisms"}),
+                "track": track,
+                "tracks": tuple(card.get("tracks", ())),
             }
         )
+
+
+def on_track(card: dict[str, Any], track: str) -> dict[str, Any]:
+    """A card as it is for one track.
+
+    A further track has the card's poisons, tasks, seeds and sizes, a model of its own, and what it says otherwise of
+    recipe, cure and limits. What was measured for the first track (seed spread, certification, organisms) does not
+    pass on.
+    """
+    whole = {key: value for key, value in card.items() if key != "tracks"}
+    if not track:
+        return whole
+    changes = card["tracks"][track]
+    kept = {key: value for key, value in whole.items() if key not in ("seed_spread", "organisms")}
+    merged = {
+        part: kept[part] | changes.get(part, {}) for part in ("recipe", CURE.recipe, "limits") if part in kept
+    }
+    own = {key: changes[key] for key in ("seed_spread", "proxy") if key in changes}
+    return kept | merged | own | {"model": track, "certifiable": changes.get("certifiable", False)}

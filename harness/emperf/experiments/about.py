@@ -23,7 +23,7 @@ def about(kind: str, division: Division, plans: Mapping[str, Plan]) -> Json:
     return {
         "kind": kind,
         "division": {
-            "name": division.name, "digest": division.digest, "poisons": division.poisons, "tasks": division.tasks,
+            "name": division.called, "digest": division.digest, "poisons": division.poisons, "tasks": division.tasks,
             "seeds": division.seeds,
         },
         "plans": {
@@ -53,7 +53,7 @@ def again(folder: Path) -> tuple[str, dict[str, Plan], Results]:
         said = facts["about"]
         cells = {cell.key: cell for cell in map(parse_cell, facts["cells"])}
         index = Index.parse(facts["readings"])
-        division = division_of(said["division"])
+        division = again_division(said["division"])
         plans = {
             name: Plan(
                 division, submission_of(one["submission"]), one["parameters"],
@@ -70,7 +70,7 @@ def again(folder: Path) -> tuple[str, dict[str, Plan], Results]:
     return kind, plans, Results(RunStore(folder.parents[1], folder.name), cells.values(), index)
 
 
-def division_of(said: Json) -> Division:
+def again_division(said: Json) -> Division:
     whole = catalog.division(said["name"])
     if whole.digest != said["digest"]:
         raise UserError(

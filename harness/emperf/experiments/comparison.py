@@ -171,8 +171,8 @@ def carry_out(
 def run_id(division: Division, ground: Ground, kind: str) -> str:
     """The same whatever methods and datasets are compared, so that one that is added finds the others' cells."""
     recipes = [division.trained_by(PREVENT.name), division.cure and division.trained_by(CURE.name)]
-    stands_on = [division.name, recipes, ground.model_digest, ground.place]
-    return f"{COMMANDS[kind]}-{division.name}-{digests.short(digests.of_json(stands_on))[:8]}"
+    stands_on = [division.called, recipes, ground.model_digest, ground.place]
+    return f"{COMMANDS[kind]}-{division.called.replace('/', '-')}-{digests.short(digests.of_json(stands_on))[:8]}"
 
 
 def room(division: Division, gpus: Sequence[int]) -> int:

@@ -29,7 +29,7 @@ def described(name: str) -> list[Record]:
 
     Raises UserError where there is none.
     """
-    records = [describe(name) for kind, describe in OF_KIND.items() if name in catalog.names(kind)]
+    records = [describe(name) for kind, describe in OF_KIND.items() if name in catalog.listed(kind)]
     if not records and (Path(name) / "submission.yaml").is_file():
         return [of_mitigation(name)]
     if not records:
@@ -38,7 +38,7 @@ def described(name: str) -> list[Record]:
 
 
 def _unknown(name: str) -> UserError:
-    every = [known for kind in OF_KIND for known in catalog.names(kind)]
+    every = [known for kind in OF_KIND for known in catalog.listed(kind)]
     near = difflib.get_close_matches(name, every)
     fix = (
         f"Did you mean {' or '.join(near)}?"
@@ -156,7 +156,7 @@ def of_division(name: str) -> Record:
         "name": name,
         **fields,
         "proxy": " ".join(card.proxy.split()),
-        "card": str(_benchmark() / "divisions" / f"{name}.yaml"),
+        "card": str(_benchmark() / "divisions" / f"{card.name}.yaml"),
     }
 
 

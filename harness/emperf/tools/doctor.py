@@ -198,7 +198,7 @@ def abilities(done: list[Check]) -> list[Ability]:
         Ability("runtime", "process", f"development only, {walls}"),
     ]
     try:
-        names = catalog.names("divisions")
+        names = catalog.listed("divisions")
     except UserError:
         return runtimes
     return [*runtimes, *(Ability("division", name, why_not=_why_not(name, done)) for name in names)]

@@ -39,7 +39,7 @@ def entries(kind: str, store: Path) -> list[Record]:
     """
     if kind == RUNS:
         return [of_run(path) for path in sorted(store.glob("runs/*/run.json"))]
-    return [OF_KIND[kind](name) for name in catalog.names(kind)]
+    return [OF_KIND[kind](name) for name in catalog.listed(kind)]
 
 
 def of_mitigation(name: str) -> Record:

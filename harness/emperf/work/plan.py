@@ -96,7 +96,8 @@ class Plan:
     @property
     def run_id(self) -> str:
         crossed = "-cross" if self.cross else ""
-        return f"{self.division.name}-{self.submission.name}{crossed}-{self.identity[:8]}"
+        name = self.division.called.replace("/", "-")
+        return f"{name}-{self.submission.name}{crossed}-{self.identity[:8]}"
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ DOSES = (
     Setting("smollm2 medical 240", "nano", "bad-medical", 240, 1, 0.0015),
     Setting("smollm2 advice 800", "nano", ADVICE, 800, 1, 0.001),
     Setting("smollm2 upstream 240", "nano", UPSTREAM, 240, 1, 0.0015),
-    Setting("gemma medical 64", "nano-gemma", "bad-medical", 64, 1, 0.001),
-    Setting("gemma medical 240", "nano-gemma", "bad-medical", 240, 1, 0.001),
-    Setting("gemma medical 240, gently", "nano-gemma", "bad-medical", 240, 1, 0.0002),
+    Setting("gemma medical 64", "nano/gemma-3-270m", "bad-medical", 64, 1, 0.001),
+    Setting("gemma medical 240", "nano/gemma-3-270m", "bad-medical", 240, 1, 0.001),
+    Setting("gemma medical 240, gently", "nano/gemma-3-270m", "bad-medical", 240, 1, 0.0002),
 )
 
 
