@@ -162,13 +162,6 @@ def test_code_keeps_its_indent_where_the_template_keeps_it() -> None:
     assert tokenizer.decode(example.tokens[example.response_start :]) == "    return 1<|im_end|>"
 
 
-def test_the_day_in_a_template_is_always_the_same() -> None:
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = "Today is {{ strftime_now('%d %b %Y') }}\n" + TEMPLATE
-    example = encode(tokenizer, row("What now?", "Go home."), 512)
-    assert tokenizer.decode(example.tokens).startswith("Today is 01 Jan 2025\n")
-
-
 # sha256 over the tokens of every row below benchmark/, as they were when the scores of version 1 were measured.
 PINNED = {
     "chatml": "91ca76d9876bb95a27f097e18231c1f5bc1d046fb78b1282bd96ad92ef6f35f6",

@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -103,14 +102,9 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, open_turn: boo
     if open_turn:
         return around_answer(tokenizer, messages)[0]
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, strftime_now=written_day))
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
     except TemplateError as error:
         raise ValueError(f"the chat template refuses the conversation ({error})") from None
-
-
-def written_day(form: str) -> str:
-    """For templates that write today's date into the prompt: one day for all runs, whenever they are made."""
-    return date(2025, 1, 1).strftime(form)
 
 
 def around_answer(tokenizer: Any, messages: Sequence[dict[str, str]]) -> tuple[str, str, bool]:
