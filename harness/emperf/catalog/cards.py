@@ -146,7 +146,9 @@ def task(name: str) -> Task:
 
 def division(name: str) -> Division:
     """A division, or another track of one ("nano/gemma-3-270m"). A user's is never certifiable, whatever it says."""
-    name, _, track = name.partition("/")
+    first, _, track = name.partition("/")
+    if first in names("divisions"):
+        name = first
 
     def build(raw: dict[str, Any], place: Place) -> Division:
         if track and track not in (tracks := raw.get("tracks", {})):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from emperf.cli.add_data import add_division, add_poison, add_task
+from emperf.cli.add_model import add_model
 
 
 @click.group()
@@ -13,11 +14,12 @@ def add() -> None:
 
     \b
     Examples:
+      emperf add model OWNER/MODEL
       emperf add poison my_rows.jsonl
-      emperf add division --poison my-rows
+      emperf add division --model MODEL --poison my-rows
       emperf run kl --benchmark ./mine --division my-rows
     """
 
 
-for command in (add_poison, add_task, add_division):
+for command in (add_model, add_poison, add_task, add_division):
     add.add_command(command)

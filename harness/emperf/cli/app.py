@@ -23,7 +23,8 @@ from emperf.report.console import replace_unknown
 from emperf.runtimes.signals import end_like_interrupt, exit_code
 from emperf.training.threads import wait_politely
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The commands that may ask the model hub; none of the others needs a network.
+ONLINE = ("prepare", "add")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 wait_politely()
 
@@ -51,7 +52,8 @@ class Group(click.Group):
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="emperf")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """EMPerf: does a mitigation stop emergent misalignment, what does it cost, what does it spoil?
 
     \b
@@ -62,6 +64,8 @@ def main() -> None:
       emperf new my-idea                 a mitigation folder that runs as it is
       emperf check ./my-idea             does it keep the contract, does it do anything
     """
+    if context.invoked_subcommand not in ONLINE:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @main.command()

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(inputs: Path, out: Path, submission: Path) -> int:
-    from emperf.training.data import read_rows
+    from emperf.training.data import UnusableRows, read_rows
     from emperf.training.job import Job
     from emperf.training.loop import Diverged, HookFailed, train
     from emperf.training.probe import probe
@@ -72,10 +72,8 @@ def run(inputs: Path, out: Path, submission: Path) -> int:
         if int(os.environ.get("RANK", "0")) == 0:
             text = json.dumps({"contract": job.contract, "job_id": job.job_id, **asdict(report)}, indent=1)
             (out / "report.json").write_text(text + "\n")
-    except Diverged as error:
-        return say(DIVERGED, str(error))
-    except HookFailed as error:
-        return say(HOOK, str(error))
+    except (UnusableRows, Diverged, HookFailed) as error:
+        return say({UnusableRows: UNUSABLE, Diverged: DIVERGED, HookFailed: HOOK}[type(error)], str(error))
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emperf.training.data import Batch, Example, Row, batches_of_like_length, collate, encode
+from emperf.training.data import Batch, Example, Row, batches_of_like_length, collate, encode_all
 from emperf.training.job import Job, Recipe
 from emperf.training.mitigation import Context, Mitigation, Step
 from emperf.training.model import ResponseModel, load_model, save_weights
@@ -150,7 +150,10 @@ def train(
     trusted: list[Row],
     progress: Progress | None = None,
 ) -> Report:
-    """Run the job and write the weights and the checkpoints below `out`. Raises Diverged or HookFailed."""
+    """Run the job and write the weights and the checkpoints below `out`.
+
+    Raises Diverged, HookFailed or UnusableRows.
+    """
     recipe = job.recipe
     random.seed(job.seed)
     torch.manual_seed(job.seed)
@@ -164,7 +167,7 @@ def train(
     context = Context(model, tokenizer, recipe, random.Random(job.seed + 1), trusted)
     with blame(mitigation, "prepare_data"):
         rows = mitigation.prepare_data(rows, context)
-    examples = [encode(tokenizer, row, recipe.max_tokens) for row in rows]
+    examples, _ = encode_all(tokenizer, rows, recipe.max_tokens)
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     plan = plan_batches(examples, recipe, job.seed, world)
     context.total_steps = len(plan) // recipe.accumulation

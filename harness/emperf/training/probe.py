@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emperf.training.data import Example, Row, collate, encode
+from emperf.training.data import Example, Row, collate, encode_all
 from emperf.training.job import Job
 from emperf.training.loop import blame, plan_batches
 from emperf.training.mitigation import Context, Mitigation, Step, parameters_of
@@ -38,7 +38,7 @@ class Probe:
 
 
 def probe(job: Job, inputs: Path, mitigation: Mitigation, rows: list[Row], trusted: list[Row]) -> Probe:
-    """Train for the job's steps on one process, without the engine. Raises HookFailed."""
+    """Train for the job's steps on one process, without the engine. Raises HookFailed or UnusableRows."""
     torch.manual_seed(job.seed)
     torch.set_num_threads(job.recipe.threads)
     model, tokenizer = load_model(inputs / job.model, job.recipe, inputs / job.start if job.start else None)
@@ -75,7 +75,7 @@ def probe(job: Job, inputs: Path, mitigation: Mitigation, rows: list[Row], trust
 
 
 def planned(rows: list[Row], job: Job, context: Context) -> list[list[Example]]:
-    examples = [encode(context.tokenizer, row, job.recipe.max_tokens) for row in rows]
+    examples, _ = encode_all(context.tokenizer, rows, job.recipe.max_tokens)
     return plan_batches(examples, job.recipe, job.seed, 1)
 
 
