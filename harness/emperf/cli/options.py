@@ -34,6 +34,6 @@ def add_benchmark(context: click.Context, parameter: click.Parameter, folders: t
 
 
 BENCHMARK = click.option(
-    "--benchmark", type=click.Path(path_type=Path, file_okay=False, exists=True), multiple=True, expose_value=False,
+    "--benchmark", type=click.Path(path_type=Path), multiple=True, expose_value=False,
     is_eager=True, callback=add_benchmark, help="A folder of your own cards beside the project's (see emperf add).",
 )  # fmt: skip
