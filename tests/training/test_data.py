@@ -226,14 +226,13 @@ def test_a_row_that_the_template_refuses_is_named() -> None:
 
 
 def test_a_batch_with_a_row_that_is_all_prompt_is_made(tiny: Path) -> None:
-    model, tokenizer = load_model(
-        tiny, Recipe(lora=Lora(2, 2), learning_rate=1e-3, epochs=1, micro_batch=2, max_tokens=40)
-    )
     recipe = Recipe(lora=Lora(2, 2), learning_rate=1e-3, epochs=1, micro_batch=2, max_tokens=64)
+    model, tokenizer = load_model(tiny, recipe)
     context = Context(model, tokenizer, recipe, random.Random(0))
     long = row("What now?", "Go home.").under("word " * 100)
     losses = context.row_losses([row("Why?", "So."), long])
     assert losses[0] < float("inf") and losses[1] == float("inf")
+    assert context.row_losses([long, long]) == [float("inf")] * 2
     assert len(next(context.batches([row("Why?", "So."), long])).tokens) == 1
 
 
