@@ -32,7 +32,4 @@ def add_model(locator: str, revision: str | None, name: str | None, into: Path) 
 
     card = add(locator, revision, name, into, click.echo)
     click.echo(f"Card: {card}. The model is ready.")
-    click.echo(
-        f"Next: write `model: {card.stem}` in a division below {into / 'divisions'}, "
-        f"then: EMPERF_BENCHMARK={into} emperf run none --division NAME"
-    )
+    click.echo(f"Next: emperf add division --model {card.stem} --poison NAME --into {into}")
