@@ -69,6 +69,17 @@ def print_scorecard(result: Json, console: Console, run_folder: Path) -> None:
             console.print()
 
 
+def print_short(result: Json, console: Console) -> None:
+    """The first poison less its twin, tasks, cost, and the result in words: a part of the scorecard, for a page."""
+    blocks: list[RenderableType] = [_beyond(result["poisons"][0], result)]
+    blocks += [_tasks(result), _costs(result), _verdict(result)]
+    with at_most(console, WIDTH):
+        for number, block in enumerate(blocks):
+            if number:
+                console.print()
+            console.print(block, highlight=False)
+
+
 def _method(result: Json) -> str:
     return str(result["submission"]["name"])
 
