@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.text import Text
@@ -54,6 +57,37 @@ def test_a_path_that_is_no_text_is_printed(monkeypatch: pytest.MonkeyPatch, pipe
     stdout(monkeypatch, pipe, "utf-8")
     console.make().print(Text("runs/\udce9"))
     assert pipe.getvalue() == b"runs/?\n"
+
+
+PRINTS = r"""
+import sys
+from pathlib import Path
+from emperf.report import comparison, console, scorecard
+from tests.synthetic import Run
+made = console.make()
+scorecard.print_scorecard(Run().result() | {"missing": ["\u2014\u5b57"]}, made, Path("runs/\u5b57"))
+comparison.save = lambda chart, path: None
+base = {"name": "nano", "proxy": "\u5b57", "shows_em": True}
+row = {"name": "kl", "scenario": "prevent", "failures": [], "poisons": None, "tasks": None, "rank": None}
+row["overhead"] = {key: {"value": None} for key in ("time", "memory")}
+comparison.print_comparison({
+    "division": base, "model": "m", "created": "2026-11-21", "emperf": "0.1.0", "runtime": {"runtime": "process"},
+    "machine": {"processor": "\u5b57", "cores": 2}, "parallel": 1, "poisons": [], "tasks": [], "seeds": [0],
+    "cells": {"done": 1, "planned": 1}, "baseline": None, "rows": [row],
+}, made, Path(sys.argv[1]))
+"""
+
+
+def test_a_whole_run_prints_and_is_written_where_the_locale_is_ascii(tmp_path: Path) -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", PRINTS, tmp_path],
+        capture_output=True, check=False, env={**os.environ, **locale}, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr.decode()
+    text = " ".join(ran.stdout.decode("ascii").split())
+    assert "-?: left out" in text and "runs/?" in text and "failed:" in text
+    assert "\u2014" in (tmp_path / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_at_most_is_undone_whatever_happens() -> None:

@@ -36,7 +36,7 @@ Unit = Cell | Read
 class Watcher(Protocol):
     """Who is told how the run goes on; `emperf.report.progress` shows it to people."""
 
-    def begin(self, total: int, done: int) -> None: ...
+    def begin(self, total: int, done: int, labels: Sequence[str] = ()) -> None: ...
     def cell(self, label: str) -> None: ...
     def note(self, text: str) -> None: ...
     def tick(self, elapsed_s: float) -> None: ...
@@ -102,7 +102,7 @@ class Engine:
             job.units -= done
         total = len(self._jobs)
         self._jobs = [job for job in self._jobs if job.units]
-        self.watcher.begin(total, total - len(self._jobs))
+        self.watcher.begin(total, total - len(self._jobs), [job.label for job in self._jobs])
         with Reader(self.division, self.store.units, self.model_folder, self.device) as self._reader:
             self._walk(done)
         return Results(self.store, cells, self._index)

@@ -28,8 +28,8 @@ NOTHING = {
 }
 LEGEND = (
     "Rule R-008 chooses. Fit are settings whose learning kept reaches 50 % with its interval, and whose tax is not "
-    "certainly above 50 %. Of these, the one with the highest net EM (nats) is chosen if it is certainly better than "
-    "the default, else the default, which stands first. Brackets: 95 % intervals; `emperf compare` explains the "
+    "certainly above 50 %. Of these it takes the highest net EM (nats), where that is certainly better than "
+    "the default's, else the default, which stands first. Brackets: 95 % intervals; `emperf compare` explains the "
     "columns."
 )
 

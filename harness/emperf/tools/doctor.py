@@ -20,6 +20,7 @@ from emperf import catalog
 from emperf.catalog import prepare
 from emperf.core import paths
 from emperf.core.errors import CellFailure, UserError
+from emperf.report.numbers import printable
 from emperf.report.tables import Column, FittedTable
 
 INSTALL = "python -m pip install -r requirements.lock && python -m pip install --no-deps -e ."
@@ -64,7 +65,7 @@ def library(name: str) -> Check:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             module = importlib.import_module(name)
     except Exception as error:  # an import runs any code, and fails in any way
-        return Check(name, False, f"cannot be imported ({type(error).__name__}: {error})"[:120], INSTALL)
+        return Check(name, False, printable(f"cannot be imported ({type(error).__name__}: {error})"), INSTALL)
     return Check(name, True, str(module.__version__))
 
 
@@ -112,7 +113,7 @@ def engine() -> Check:
 
     answers, said = engine_answers()
     return Check(ENGINE, answers, f"version {said}", "") if answers else Check(
-        ENGINE, False, said.partition(";")[0][:160], 'eval "$(tools/engine.sh start)"'
+        ENGINE, False, said.partition(";")[0], 'eval "$(tools/engine.sh start)"'
     )  # fmt: skip
 
 
@@ -135,7 +136,7 @@ def sandbox() -> Check:
     why = why_no_walls()
     if not why:
         return Check(SANDBOX, True, "works")
-    return Check(SANDBOX, False, why[:120], "tools/sandbox.sh; user namespaces must be allowed")
+    return Check(SANDBOX, False, why, "tools/sandbox.sh; user namespaces must be allowed")
 
 
 def cgroup() -> Check:
