@@ -130,8 +130,7 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     """
     from rich.console import Console
 
-    from emperf import catalog
-    from emperf.core.files import read_json
+    from emperf import records
     from emperf.experiments.derive import checked, shown
     from emperf.report.comparison import print_comparison
     from emperf.report.scorecard import print_scorecard
@@ -142,19 +141,8 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     kinds: dict[str, Any] = {
         "result": print_scorecard, "comparison": print_comparison, "tuning": print_tuning, "trace": print_trace,
     }  # fmt: skip
-    kind = next((kind for kind in kinds if (folder / f"{kind}.json").is_file()), None)
-    if kind is None:
-        raise UserError(
-            f"{folder} holds no result.json",
-            "Is the run finished? The command that began it goes on with it.",
-        )
-    found = read_json(folder / f"{kind}.json")
-    try:
-        catalog.check(kind, found)
-    except ValueError as error:
-        raise UserError(
-            f"{folder / f'{kind}.json'} is not valid: {error}", "Run it again with this version."
-        ) from None
+    kind = records.kind_in(folder)
+    found = records.read(kind, folder / f"{kind}.json")
     wrong: list[str] = []
     if kind != "trace":
         found, wrong = checked(kind, found, folder)
