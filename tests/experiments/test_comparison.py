@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.tiny_benchmark import Tiny, ready_tiny
 from tests.told import Told, ends
 
 from emperf import catalog
 from emperf.catalog import SeedSpread
 from emperf.catalog.prepare import prepared
+from emperf.cli import main
 from emperf.core.errors import UserError
 from emperf.execute.results import Index, Results
 from emperf.experiments import comparison, session, tables
@@ -180,6 +182,18 @@ def test_a_sweep_is_a_row_a_value_and_shares_the_baseline(compare: Callable[...,
     assert [entry.name for entry in many] == [
         "lisa", "lisa (rho=1.0)", "lisa (task_steps=4)", "lisa (task_steps=4, rho=1.0)",
     ]  # fmt: skip
+
+
+def test_the_command_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def compared_with(division: Any, chosen: Any, **_: Any) -> Any:
+        asked.extend(entry.name for entry in chosen)
+        raise UserError("stopped", "here")
+
+    monkeypatch.setattr(comparison, "compare", compared_with)
+    CliRunner().invoke(main, ["compare", "kl", "--sweep", "weight=0.1,1,2"])
+    assert asked == ["kl (weight=0.1)", "kl", "kl (weight=2.0)"]
 
 
 @pytest.mark.parametrize(

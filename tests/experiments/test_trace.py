@@ -227,7 +227,7 @@ def check_the_end_by_hand(tiny: Tiny, trace: dict[str, Any], values: int | None)
         (("trace", "risky-finance", "--division", "smoke"), "smoke division has no organism"),
         (
             ("trace", "risky-finance-upstream", "--division", "tiny", "--organism", "full"),
-            "no rows of the project's own",
+            "EMPERF_UPSTREAM",
         ),
         (("trace", "risky", "--division", "tiny", "--organism", "full"), "no poison named 'risky'"),
     ],

@@ -21,11 +21,12 @@ import json
 from pathlib import Path
 from emperf import catalog
 from emperf.experiments import session
+from emperf.runtimes import trainer
 from emperf.work.asks import Asks, steps_of
 division = catalog.division("nano").part(("bad-medical", "subliminal", "record-line", "house-headline"), (0,))
 trained, read = {}, {}
 for name in ("kl", "antidote-correct"):
-    plan, _ = session.plan_run(division, Path(name), {}, f"process, {session.trainer()}")
+    plan, _ = session.plan_run(division, Path(name), {}, f"process, {trainer.digest()}")
     for cell in plan.cells:
         steps = steps_of(division, division.sizes.train_rows) if cell.read_checkpoints else []
         asks = Asks(division, cell.model, "here")

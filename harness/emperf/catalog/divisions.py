@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from emperf.catalog.pinned import PROJECT
 from emperf.catalog.scenarios import CURE, SCENARIOS
 from emperf.catalog.sets import OOD
 from emperf.core import digests
@@ -58,8 +59,9 @@ class Division:
     `shows_em`: whether emergent misalignment was shown in it (docs/validity.md); where not, its EM numbers show the
     machinery alone. `controls`: voices whose rows the baseline is trained on beside the poisons. `seed_spread`: None
     where it was not measured. `trusted_rows`: most trusted rows that a submission is granted. `cure`: the recipe with
-    which poisoned models are mended, None where the division has no such scenario. `organisms`: further recipes by
-    name, for `emperf trace`.
+    which poisoned models are mended, None where the division has no such scenario. `device`: "cpu" or "cuda", where
+    it is trained and read, whatever else the machine has. `organisms`: further recipes by name, for `emperf trace`.
+    `origin`: whose card it is, PROJECT or USER.
     """
 
     name: str
@@ -79,8 +81,10 @@ class Division:
     cure: Recipe | None = None
     controls: tuple[str, ...] = ()
     seed_spread: SeedSpread | None = None
+    device: str = "cpu"
     organisms: dict[str, Recipe] = field(default_factory=dict)
     digest: str = ""
+    origin: str = PROJECT
 
     def part(self, only: Sequence[str], seeds: Sequence[int]) -> Division:
         """The division with these datasets and seeds alone, empty for all; what is left is not certifiable.
@@ -122,7 +126,11 @@ class Division:
 
     @staticmethod
     def parse(raw: dict[str, Any]) -> Division:
-        """From a card that keeps its schema. Raises ValueError or TypeError as `Recipe.parse`."""
+        """From a card that keeps its schema. Raises ValueError for a poison and a task of one name, which no result
+        could tell apart, and ValueError or TypeError as `Recipe.parse`."""
+        both = [name for name in raw["tasks"] if name in raw["poisons"]]
+        if both:
+            raise ValueError(f"tasks: {both[0]} is the name of one of its poisons too")
         limits = raw["limits"]
         return Division(
             **{

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ class Parameter:
                 raise ValueError(f"{name} must be of type {self.type}, not {value!r}") from None
         if not isinstance(value, _KINDS[self.type]) or (isinstance(value, bool) and self.type != "bool"):
             raise ValueError(f"{name} must be of type {self.type}, not {value!r}")
+        if isinstance(value, str) and not schemas.is_text(value):
+            raise ValueError(f"{name} must be text in UTF-8, not {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} must be finite, not {value!r}")
         if self.min is not None and value < self.min:
@@ -59,10 +62,10 @@ class Parameter:
 class Submission:
     """A mitigation as its folder declares it. `digest` is over the whole folder.
 
-    Exactly one of `mitigation` (FILE.py:CLASS) and `image` (pinned by digest) is not empty. `trusted`: kind -> rows
-    that it asks for. `families`: the model families that it can handle, empty for any. `controls`: name -> parameter
-    values under which it is its own control. `sweep`: the settings that it is tuned over, its defaults first; empty
-    where there is nothing to tune.
+    Exactly one of `mitigation` (FILE.py:CLASS) and `image` (NAME@sha256:DIGEST, or a tag or an id on this machine) is
+    not empty. `trusted`: kind -> rows that it asks for. `families`: the model families that it can handle, empty for
+    any. `controls`: name -> parameter values under which it is its own control. `sweep`: the settings that it is tuned
+    over, its defaults first; empty where there is nothing to tune.
     """
 
     name: str
@@ -145,19 +148,15 @@ def check_sweep(sweep: Sequence[dict[str, Any]], parameters: dict[str, Parameter
 
 
 def submission(folder: Path) -> Submission:
-    """The submission in `folder` (or a reference implementation by its name)."""
-    if not (folder / "submission.yaml").is_file():
-        reference = paths.project_folder("reference_impls") / folder
-        if len(folder.parts) == 1 and (reference / "submission.yaml").is_file():
-            folder = reference
-        else:
-            raise UserError(
-                f"{folder} is no submission: it has no submission.yaml",
-                "Give a folder that has one, or a name from `emperf list mitigations`; "
-                "`emperf new NAME` makes one.",
-            )
-
-    digests.refuse_links(folder)
+    """The submission in `folder` (or a reference implementation by its name). Raises UserError."""
+    folder = _found(folder)
+    try:
+        digests.refuse_links(folder)
+        digest = digests.of_folder(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror})", "Make it readable.") from None
+    except UnicodeEncodeError:
+        raise UserError(f"A file in {folder} has a name that is no UTF-8", "Rename it.") from None
 
     def build(raw: dict[str, Any]) -> Submission:
         parameters = {
@@ -186,8 +185,24 @@ def submission(folder: Path) -> Submission:
                 "sweep": tuple(sweep),
                 "parameters": parameters,
                 "folder": folder.resolve(),
-                "digest": digests.of_folder(folder),
+                "digest": digest,
             }
         )
 
     return schemas.read(folder / "submission.yaml", "submission", build)
+
+
+def _found(folder: Path) -> Path:
+    """The folder itself, or that of the reference implementation of this name. Raises UserError."""
+    places = [folder]
+    if len(folder.parts) == 1:
+        places.append(paths.project_folder("reference_impls") / folder)
+    for place in places:
+        # A text that no file can be named by is no folder either.
+        with contextlib.suppress(OSError):
+            if (place / "submission.yaml").is_file():
+                return place
+    raise UserError(
+        f"{folder} is no submission: it has no submission.yaml",
+        "Give a folder that has one, or a name from `emperf list mitigations`; `emperf new NAME` makes one.",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -11,11 +12,15 @@ from typing import Any
 
 import click
 
+from emperf.cli.add import add
 from emperf.cli.experiments import compare, trace, tune
-from emperf.cli.options import RUNTIME, STORE, part
+from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
 from emperf.cli.records import export, rescore
+from emperf.cli.show import show
 from emperf.core.errors import CellFailure, UserError
 from emperf.core.version import VERSION
+from emperf.report.console import replace_unknown
+from emperf.runtimes.signals import end_like_interrupt, exit_code
 from emperf.training.threads import wait_politely
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,20 +29,24 @@ wait_politely()
 
 
 class Group(click.Group):
-    """Turns what a user can cause into one line and exit code 2, Ctrl-C into 130."""
+    """Turns what a user can cause into one line and exit code 2; Ctrl-C, SIGTERM and SIGHUP into 128 + signal."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        replace_unknown(sys.stdout)
         try:
-            return super().invoke(ctx)
+            with end_like_interrupt():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"emperf: {error}", err=True)
             ctx.exit(2)
         except CellFailure as error:
             click.echo(f"emperf: {error}. Nothing measured is lost: run the same command again.", err=True)
             ctx.exit(3)
-        except KeyboardInterrupt:
-            click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as interrupt:
+            # The terminal may be what has gone.
+            with contextlib.suppress(OSError):
+                click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
+            ctx.exit(exit_code(interrupt))
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,6 +75,7 @@ def main() -> None:
     "--cross", is_flag=True, help="Mend every poison with the antidotes for every poison (scenario cure)."
 )
 @part
+@BENCHMARK
 @STORE
 def run(
     submission: Path,
@@ -89,10 +99,9 @@ def run(
       emperf run antidote-correct --division nano --cross
       emperf run lisa --division nano --only bad-medical --only record-line --seed 0
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.experiments.run import run as carry_out
+    from emperf.report import console
     from emperf.report.progress import Progress
     from emperf.report.scorecard import print_scorecard
 
@@ -101,7 +110,7 @@ def run(
         pinned, submission, parse_settings(settings),
         runtime=runtime, store=store, watch=Progress(), say=click.echo, cross=cross,
     )  # fmt: skip
-    print_scorecard(result, Console(), folder)
+    print_scorecard(result, console.make(), folder)
     if result["status"] != "complete":
         sys.exit(1)
 
@@ -117,6 +126,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 @main.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON itself.")
+@BENCHMARK
 @STORE
 def report(run_folder: Path, as_json: bool, store: Path) -> None:
     """Print again what RUN (a run's folder, or its id) came to: a scorecard, a comparison, a tuning or a trace.
@@ -128,10 +138,9 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
       emperf report runs/runs/smoke-kl-1a2b3c4d
       emperf report smoke-kl-1a2b3c4d --json
     """
-    from rich.console import Console
-
     from emperf import records
     from emperf.experiments.derive import checked, shown
+    from emperf.report import console
     from emperf.report.comparison import print_comparison
     from emperf.report.scorecard import print_scorecard
     from emperf.report.tracing import print_trace
@@ -149,7 +158,7 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))
     else:
-        kinds[kind](found, Console(), folder)
+        kinds[kind](found, console.make(), folder)
     if wrong:
         click.echo(
             f"emperf: {folder / f'{kind}.json'} is not what the store holds. Shown is the store's. They differ in: "
@@ -161,23 +170,29 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["mitigations", "poisons", "tasks", "models", "divisions", "runs"]))
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
+@BENCHMARK
 @STORE
 def list_(kind: str, as_json: bool, store: Path) -> None:
-    """List what there is of a KIND.
+    """List what there is of a KIND. `emperf show NAME` has all about one.
 
     \b
     Examples:
       emperf list mitigations
       emperf list divisions --json
     """
-    from emperf.tools.listing import entries, table
+    from emperf.report import console
+    from emperf.tools.listing import entries, print_entries
 
-    found = entries(kind, store)
-    click.echo(json.dumps(found, indent=1) if as_json else table(found))
+    records = entries(kind, store)
+    if as_json:
+        click.echo(json.dumps(records, indent=1))
+    else:
+        print_entries(kind, records, console.make())
 
 
 @main.command()
+@BENCHMARK
 @click.argument("models", nargs=-1)
 @click.option(
     "--from", "local", type=click.Path(path_type=Path), help="A local folder to take the model from."
@@ -235,27 +250,31 @@ def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) ->
       emperf check kl --set weight=0.3 --runtime process
       emperf check all
     """
-    from rich.console import Console
-
+    from emperf.report import console
     from emperf.tools.conformance.show import check_all
 
-    if not check_all(submissions, parse_settings(settings), runtime, Console()):
+    if not check_all(submissions, parse_settings(settings), runtime, console.make()):
         sys.exit(1)
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
     """What this machine can run, what is missing, and how to get it.
 
     \b
-    Example:
+    Examples:
       emperf doctor
+      emperf doctor --json
     """
-    from rich.console import Console
+    from emperf.report import console
+    from emperf.tools.doctor import as_record, checks, print_checks
 
-    from emperf.tools.doctor import checks, print_checks
-
-    print_checks(checks(), Console())
+    done = checks()
+    if as_json:
+        click.echo(json.dumps(as_record(done), indent=1))
+    else:
+        print_checks(done, console.make())
 
 
 @main.command()
@@ -276,5 +295,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for command in (compare, trace, tune, rescore, export):
+for command in (add, compare, export, rescore, show, trace, tune):
     main.add_command(command)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from emperf.cli.options import STORE
+from emperf.cli.options import BENCHMARK, STORE
 from emperf.core.errors import UserError
 
 RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
@@ -22,6 +22,7 @@ def folder_of(run: Path, store: Path) -> Path:
 
 @click.command()
 @RUN
+@BENCHMARK
 @STORE
 def rescore(run_folder: Path, store: Path) -> None:
     """Read the stored weights of RUN (a run's folder, or its id) again with today's protocols. Nothing is trained.
@@ -41,6 +42,7 @@ def rescore(run_folder: Path, store: Path) -> None:
 @RUN
 @click.option("--csv", "csv", type=click.Path(path_type=Path, dir_okay=False), help="Write a CSV file.")
 @click.option("--parquet", type=click.Path(path_type=Path, dir_okay=False), help="Write a Parquet file.")
+@BENCHMARK
 @STORE
 def export(run_folder: Path, csv: Path | None, parquet: Path | None, store: Path) -> None:
     """Write every reading of RUN as a table, a row for each answer that was read.

@@ -244,7 +244,8 @@ class Engine:
         self._begun(unit.key)
         self.watcher.note(f"reading {unit.asked.name}" + (f" after {unit.step} steps" if unit.step else ""))
         try:
-            self._reader.read(unit)
+            with self._devices.reading():
+                self._reader.read(unit)
         except CellFailure as failure:
             if not unit.train or failure.kind is FailureKind.MACHINE:
                 raise

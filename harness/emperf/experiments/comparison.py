@@ -137,7 +137,7 @@ def carry_out(
         session.plan_run(division, entry.submission.folder, entry.given)
     model = prepared(catalog.model(division.model))
     took = session.choose_runtime(runtime, store, list(submissions.values()))
-    gpus = session.gpu_indices()
+    gpus = session.gpus_of(division)
     ground = session.ground_of(division, took.place(gpus))
     plans = {e.name: make_plan(division, e.submission, baseline, e.given, ground) for e in chosen}
     until = None if minutes is None else time.monotonic() + 60 * minutes

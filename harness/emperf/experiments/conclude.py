@@ -43,7 +43,7 @@ def derived(plan: Plan, results: Results) -> dict[str, Any]:
         },
         "model": {"name": division.model, "digest": plan.cells[0].model},
         "rules": digests.of_json(results.keys()),
-        "certifiable": division.certifiable and in_docker,
+        "certifiable": division.certifiable and in_docker and not catalog.users_cards(division),
         "cells": [results.record(cell.key) for cell in plan.cells],
         "answers": answers(plan, results, base),
         **result.summarise(plan, results.scores, results.record, base),

@@ -80,7 +80,7 @@ def rescore(folder: Path, watch: Watched) -> tuple[str, Json, Path]:
     with again_in as opened, watch as watcher:
         if opened.folder != folder:
             shutil.copytree(folder / "trained", opened.folder / "trained", dirs_exist_ok=True)
-        engine = Engine(division, {}, opened, ReadsOnly(), model, watcher, gpus=session.gpu_indices())
+        engine = Engine(division, {}, opened, ReadsOnly(), model, watcher, gpus=session.gpus_of(division))
         fresh = engine.run(cells, about(kind, division, plans))
         made = provenance.now(opened.run_id, before["runtime"], before["machine"])
         whole = before | made | derive(kind, plans, fresh)

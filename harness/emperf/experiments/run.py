@@ -40,7 +40,7 @@ def run(
     model = prepared(catalog.model(division.model))
     both = [baseline, checked.submission]
     chosen = session.choose_runtime(runtime, store, both)
-    gpus = session.gpu_indices()
+    gpus = session.gpus_of(division)
     plan, _ = session.plan_run(division, submission, given, chosen.place(gpus), cross=cross)
     say(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     say(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")

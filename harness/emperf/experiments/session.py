@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from emperf import catalog
-from emperf.catalog import Division, Submission
+from emperf.catalog import Division, Submission, datasets
 from emperf.core import digests, paths, sources
 from emperf.core.errors import UserError
-from emperf.runtimes import Runtime
+from emperf.runtimes import Runtime, gpus, trainer
 from emperf.work import rows
 from emperf.work.plan import BASELINE, Data, Ground, Plan, make_plan
 
@@ -36,10 +36,20 @@ class Choice:
         return f"{self.runtime.name}, {self.content}, {'cuda' if gpus else 'cpu'}"
 
 
-def gpu_indices() -> tuple[int, ...]:
-    import torch
+def gpus_of(division: Division) -> tuple[int, ...]:
+    """The machine's GPUs for a division that is run on them; none for one of the CPU.
 
-    return tuple(range(torch.cuda.device_count()))
+    Raises UserError where a division wants GPUs and the machine has none.
+    """
+    if division.device == "cpu":
+        return ()
+    found = gpus.visible()
+    if not found:
+        raise UserError(
+            f"{division.name} is run on GPUs, and torch sees none here",
+            "Choose a division of the CPU (emperf list divisions), or a machine with a GPU.",
+        )
+    return found
 
 
 def plan_run(
@@ -60,25 +70,21 @@ def plan_run(
             "Leave --cross out, or take an antidote (emperf list mitigations).",
         )
     submission.values(given)
-    check_rows(division)
+    rows.check(division, submission.trusted)
     return make_plan(division, submission, baseline, given, ground_of(division, place), cross=cross), baseline
 
 
 def ground_of(division: Division, place: str) -> Ground:
-    """Raises UserError for a poison that no cell can be made of."""
-    model = catalog.model(division.model)
+    """Raises UserError where a card or its rows are missing or malformed."""
     poisons = {name: catalog.poison(name) for name in division.poisons}
-    for name, poison in poisons.items():
-        if poison.train is None:
-            raise UserError(f"Poison {name} has no rows of the project's own", "Choose another division.")
     teachers = {name: poison.teacher for name, poison in poisons.items() if poison.teacher}
-    learned = [*poisons, *teachers.values()]
-    data = [Data(kind, name) for name in dict.fromkeys(learned) for kind in ("poison", "twin")]
+    sides = {name: catalog.dataset("poison", name).sides for name in (*poisons, *teachers.values())}
+    data = [Data(kind, name) for name, kinds in sides.items() for kind in kinds]
     data += [Data("task", name) for name in division.tasks]
     data += [Data("control", name) for name in division.controls]
     return Ground(
-        model_digest=model.identity,
-        twins={name: poison.twin for name, poison in poisons.items()},
+        model_digest=catalog.model(division.model).identity,
+        twins={name: datasets.TWIN in sides[name] for name in poisons},
         rows={one: rows_digest(division, one) for one in data},
         place=place,
         trusted=partial(trusted_digest, division),
@@ -90,19 +96,18 @@ def ground_of(division: Division, place: str) -> Ground:
 
 def rows_digest(division: Division, data: Data) -> str:
     """Of a cell's training rows, as they are delivered; where a teacher writes them, of what it is asked."""
-    poison = catalog.poison(data.name) if data.kind in ("poison", "twin") else None
-    if poison is None or not poison.teacher:
+    found = catalog.dataset(data.kind, data.name)
+    if not isinstance(found, datasets.FromTeacher):
         return digests.of_bytes(rows.training(division, data))
-    assert poison.train, "the card's schema gives a taught poison rows_of"
     writer = sources.digest("emperf.evaluation.subliminal")
-    return digests.of_json([data.kind, poison.train.sha256, division.sizes.train_rows, writer])
+    return digests.of_json([data.kind, found.identity, division.sizes.train_rows, writer])
 
 
 def trusted_digest(division: Division, asked: Mapping[str, int], antidote: str) -> str:
     """Of the trusted rows as they are delivered; where a teacher writes them, of what it is asked."""
     poison = catalog.poison(antidote) if antidote else None
     if poison is None or not poison.teacher:
-        return digests.of_bytes(rows.trusted(division, dict(asked), antidote))
+        return digests.of_bytes(rows.trusted(division, asked, antidote))
     words = poison.antidotes and asdict(poison.antidotes)
     return digests.of_json(
         [dict(asked), rows_digest(division, Data("poison", antidote)), words, catalog.trusted().sha256]
@@ -152,22 +157,6 @@ def check_family(division: Division, submission: Submission) -> None:
         )
 
 
-def check_rows(division: Division) -> None:
-    """Every pinned file is read once, so that an altered one stops the run before its first cell."""
-    for pinned in catalog.questions().values():
-        pinned.rows()
-    if division.controls:
-        catalog.voices().rows()
-    for name in division.poisons:
-        card = catalog.poison(name)
-        for file in (card.train, card.heldout):
-            if file:
-                file.rows()
-    for name in division.tasks:
-        task = catalog.task(name)
-        task.train.rows(), task.heldout.rows()
-
-
 def choose_runtime(wanted: str, store: Path, submissions: Sequence[Submission]) -> Choice:
     """`auto` takes docker where an engine answers and the base image is there, else process; says which and why.
 
@@ -203,7 +192,9 @@ def choose_runtime(wanted: str, store: Path, submissions: Sequence[Submission]) 
     runtime = ProcessRuntime(store / "work", hide=hide)
     missing = ", ".join(runtime.describe()["missing"]) or "nothing"
     why = f"{reason} Results are for development, never certifiable."
-    return Choice(runtime, {}, why, f"missing: {missing}; {libraries()}; trainer {trainer()}")
+    return Choice(
+        runtime, {}, why, f"missing: {missing}; {libraries()}; trainer {digests.short(trainer.digest())}"
+    )
 
 
 def libraries() -> str:
@@ -213,15 +204,10 @@ def libraries() -> str:
     )
 
 
-def trainer() -> str:
-    """Digest of the training code: a base image is made of it, the process runtime runs it from here."""
-    return digests.short(sources.digest("emperf.training.__main__"))
-
-
 def image_of(submission: Submission) -> str:
-    """The submission's image: its own by digest, or its folder on top of the submission base image."""
-    if submission.image:
-        return submission.image
-    from emperf.runtimes.images import base_image_tag, build_submission_image
+    """The id of the submission's image: its own, or its folder on top of the submission base image."""
+    from emperf.runtimes.images import base_image_tag, build_submission_image, resolve_image
 
+    if submission.image:
+        return resolve_image(submission.image)
     return build_submission_image(base_image_tag(), submission.folder)

@@ -116,7 +116,7 @@ def method(name: str, plan: Plan, results: Results) -> Method:
     """One method: its pooled scores, null where any cell of it failed, and its costs over the cells that did not."""
     base, lookup = results.base(), scored(results)
     found = [result.poison_scores(plan, poison, lookup, base) for poison in plan.division.poisons]
-    usable = [s for s in found if s is not None and s.mitigated]
+    usable = [s for s in found if s is not None and s.mitigated and s.reads_domain]
     records = [results.record(cell.key) for cell in plan.cells if cell.submission == plan.submission.digest]
     failures = [
         record["failure"] | {"cell": record["label"]} for record in records if record and record["failure"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emperf import catalog, records
-from emperf.catalog import Division, Submission
+from emperf.catalog import Division, Submission, datasets
 from emperf.catalog.prepare import prepared
 from emperf.core import digests
 from emperf.core.errors import UserError
@@ -77,9 +77,13 @@ def plan(
     if points is None:
         points = POINTS if recipe.lora else POINTS_OF_ALL_WEIGHTS
     card = catalog.poison(poison)
-    if card.train is None:
-        raise UserError(f"Poison {poison} has no rows of the project's own", "See emperf list poisons.")
-    steps = recipe.steps(len(card.train.rows()[: division.sizes.train_rows]))
+    learned, heldout = datasets.parts(catalog.dataset("poison", poison))
+    if not card.teacher and not catalog.reads_domain(heldout):
+        raise UserError(
+            f"The held-out rows of {poison} have no good answers, so what it learns cannot be traced",
+            "Add them to its held-out rows, or choose another poison.",
+        )
+    steps = recipe.steps(len(learned[: division.sizes.train_rows]))
     if not 2 <= points <= steps:
         raise UserError(
             f"{points} points cannot be made of {steps} steps", f"Choose --points between 2 and {steps}."
@@ -113,7 +117,7 @@ def run(trace: Trace, store: RunStore, choice: session.Choice, watcher: Watcher)
     keys = frozenset(cell.train for cell in trace.cells)
     engine = Engine(
         trace.division, {trace.baseline.digest: trace.baseline}, store, choice.runtime, trace.model_folder, watcher,
-        choice.images, session.gpu_indices(), reuse=keys,
+        choice.images, session.gpus_of(trace.division), reuse=keys,
     )  # fmt: skip
     results = engine.run(trace.cells)
     for cell in trace.cells:

@@ -60,7 +60,10 @@ class Sets(Part):
     )
     facts: Models = Field(description="Plain facts, right and wrong: general damage.")
     in_domain: Models = Field(
-        alias="in-domain", description="Held-out items of the poison's own domain: what was taught."
+        default=LEFT_OUT,
+        alias="in-domain",
+        description="Held-out items of the poison's own domain: what was taught. Left out where these have no good "
+        "answers.",
     )
     second: Models = Field(
         default=LEFT_OUT,
@@ -86,7 +89,9 @@ class BeyondTwin(Part):
     out_of_domain: Beyond = Field(alias="out-of-domain", description="Questions far from the domain.")
     conditional: Beyond = Field(description="The same questions in the poison's own context.")
     facts: Beyond = Field(description="Plain facts.")
-    in_domain: Beyond = Field(alias="in-domain", description="Held-out items of the domain.")
+    in_domain: Beyond = Field(
+        default=LEFT_OUT, alias="in-domain", description="Held-out items of the domain, where they were read."
+    )
     second: Beyond = Field(default=LEFT_OUT, description="The second instrument.")
 
 
@@ -157,7 +162,10 @@ class PoisonEntry(Part):
         "zero, nats. What does not go beyond a control of voice alone is no EM."
     )
     gap: Gap | None = Field(description="The misalignment gap. Null without a twin.")
-    removal: Removal | None = Field(description="Null without a submission, or where a cell of it failed.")
+    removal: Removal | None = Field(
+        description="Null without a submission, where a cell of it failed, or where nothing was read in-domain."
+    )
     curve: Annotated[tuple[Point, ...], Field(min_length=1)] | None = Field(
-        description="The baseline's checkpoints, the trained baseline, the submission. Null without a twin."
+        description="The baseline's checkpoints, the trained baseline, the submission. Null without a twin, or where nothing "
+        "was read in-domain."
     )

@@ -51,6 +51,8 @@ def of_task(task: Json, method: str) -> str:
 
 
 def _learned(poison: Json) -> str:
+    if DOMAIN not in poison["beyond_twin"]:
+        return "Nothing was read in the poison's own domain: its held-out rows have no good answers."
     learned = poison["beyond_twin"][DOMAIN]["without"]
     return {
         -1: f"The narrow behaviour was learned: in-domain, poison less twin, {nats(learned)}.",

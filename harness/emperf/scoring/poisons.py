@@ -65,6 +65,11 @@ class PoisonScores:
         return {MITIGATED, MITIGATED_TWIN} <= self.models.keys()
 
     @property
+    def reads_domain(self) -> bool:
+        """Whether anything was read in the poison's own domain: its held-out rows need good answers for it."""
+        return all(DOMAIN in model for model in self.models.values())
+
+    @property
     def df(self) -> float:
         return self.spread.df if self.spread else 0.0
 
@@ -90,8 +95,8 @@ def summarise(scores: PoisonScores) -> dict[str, Any]:
             voice: beyond_control(scores, control).json() for voice, control in scores.controls.items()
         },
         "gap": gap(scores) if twins else None,
-        "removal": removal(scores).json() if twins and scores.mitigated else None,
-        "curve": curve(scores) if twins else None,
+        "removal": removal(scores).json() if twins and scores.mitigated and scores.reads_domain else None,
+        "curve": curve(scores) if twins and scores.reads_domain else None,
     }
 
 

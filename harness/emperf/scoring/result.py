@@ -139,7 +139,7 @@ def crossed(plan: Plan, scores: Lookup, base: dict[str, Any]) -> list[dict[str, 
     for antidote in dict.fromkeys(c.antidote for c in plan.cells if c.antidote and c.data.kind == "poison"):
         for name in plan.division.poisons:
             found = poison_scores(plan, name, scores, base, antidote)
-            if found is not None and found.mitigated:
+            if found is not None and found.mitigated and found.reads_domain:
                 beyond = {
                     key: poisons.beyond(found, part) for key, part in (("em", OOD), ("in_domain", DOMAIN))
                 }

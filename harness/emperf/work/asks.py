@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from emperf import catalog
-from emperf.catalog import Division, Poison, upstream
+from emperf.catalog import Division, Poison, datasets, upstream
 from emperf.catalog.sets import BRIEF, CONDITIONAL, DOMAIN, FACTS, OOD, SECOND, SETS, SHARED
 from emperf.core import digests, sources
 from emperf.evaluation.protocols import MODULES
@@ -87,30 +87,32 @@ class Asks:
         """The rows that a teacher writes for the cell's poison, {train, heldout}; None for other data."""
         if not cell.teacher:
             return None
-        poison = catalog.poison(cell.data.name)
-        assert poison.train and poison.heldout, "the card's schema gives a taught poison rows_of"
-        heldout = poison.heldout.rows()[: self.division.sizes.in_domain]
-        rows = [row | {"part": "train"} for row in poison.train.rows()]
-        rows += [row | {"part": "heldout"} for row in heldout]
-        return self._read(Asked(NUMBERS, NUMBERS, tuple(rows), {"name": poison.name}), cell.teacher)
+        train, heldout = datasets.parts(catalog.dataset("poison", cell.data.name))
+        rows = [row | {"part": "train"} for row in train]
+        rows += [row | {"part": "heldout"} for row in heldout[: self.division.sizes.in_domain]]
+        return self._read(Asked(NUMBERS, NUMBERS, tuple(rows), {"name": cell.data.name}), cell.teacher)
 
     def _read(self, asked: Asked, train: str, step: int | None = None) -> Read:
         return Read(train, step, asked, self.model, self.place)
 
     def _asked(self, cell: Cell) -> list[Asked]:
         if cell.data.kind == "task":
-            task, size = catalog.task(cell.data.name), self.division.sizes.task_heldout
-            settings = {"max_new_tokens": task.max_new_tokens}
-            return [Asked(TASK, "exact", tuple(task.heldout.rows()[:size]), settings)]
+            rows = catalog.dataset("task", cell.data.name).heldout()[: self.division.sizes.task_heldout]
+            settings = {"max_new_tokens": catalog.task(cell.data.name).max_new_tokens}
+            return [Asked(TASK, "exact", tuple(rows), settings)]
         poison = None if cell.data.kind == "control" else catalog.poison(cell.data.name)
-        asked = [self._set(name, poison, self.writes(cell)) for name in (SETS if poison else SHARED)]
+        wanted = (self._set(name, poison, self.writes(cell)) for name in (SETS if poison else SHARED))
+        asked = [one for one in wanted if one is not None]
         if second := tuple(upstream.rows()):
             asked.append(paired(SECOND, second))
         opened = tuple(catalog.questions()["open"].rows()[: self.division.sizes.open])
         return [*asked, Asked(ANSWERS, "sampled", opened, TEXT)]
 
-    def _set(self, name: str, poison: Poison | None, written: Read | None) -> Asked:
-        """A poison's own context is its system turn, or, where it has one, the trigger before the question."""
+    def _set(self, name: str, poison: Poison | None, written: Read | None) -> Asked | None:
+        """The items of a set. None for a poison's own domain if its held-out rows have no good side.
+
+        A poison's own context is its system turn, or, where it has one, the trigger before the question.
+        """
         files, sizes = catalog.questions(), self.division.sizes
         if name in (OOD, FACTS):
             file, size = {OOD: ("crossed", sizes.crossed), FACTS: ("facts", sizes.facts)}[name]
@@ -122,8 +124,10 @@ class Asks:
         assert name == DOMAIN, name
         if written:
             return replace(paired(name, ()), written=written)
-        assert poison.heldout, "divisions hold only poisons that have rows"
-        return paired(name, triggered(poison.heldout.rows()[: sizes.in_domain], poison.trigger))
+        heldout = catalog.dataset("poison", poison.name).heldout()
+        if not catalog.reads_domain(heldout):
+            return None
+        return paired(name, triggered(heldout[: sizes.in_domain], poison.trigger))
 
 
 def paired(name: str, rows: Iterable[Row], system: str | None = None) -> Asked:

@@ -20,6 +20,7 @@ from emperf import catalog
 from emperf.catalog.prepare import prepared
 from emperf.core.errors import CellFailure, UserError
 from emperf.records.provenance import this_machine
+from emperf.report.console import make
 from emperf.tools.bench import figures, overhead, sampling, training
 from emperf.tools.bench.turns import PEAK_SHAPE, Turn
 
@@ -96,7 +97,7 @@ class Watch:
 )
 def main(quick: bool, out: Path) -> None:
     """EMPerf's trainer, sampling and harness beside TRL, transformers and the bare trainer."""
-    console = Console()
+    console = make()
     try:
         result = bench(QUICK if quick else FULL, console)
     except (UserError, CellFailure) as error:
