@@ -241,7 +241,8 @@ def prepare(
     "--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto", show_default=True
 )
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the submission.")
-def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; the lines go to stderr.")
+def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str], as_json: bool) -> None:
     """Check that SUBMISSION keeps the contract and does something, on a tiny random model; `all` is the catalogue.
 
     \b
@@ -249,11 +250,17 @@ def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) ->
       emperf check ./my-idea
       emperf check kl --set weight=0.3 --runtime process
       emperf check all
+      emperf check ./my-idea --json
     """
     from emperf.report import console
-    from emperf.tools.conformance.show import check_all
+    from emperf.tools.conformance.show import check_all, record
 
-    if not check_all(submissions, parse_settings(settings), runtime, console.make()):
+    lines, given = console.make(), parse_settings(settings)
+    lines.stderr = as_json
+    checked, used = check_all(submissions, given, runtime, lines)
+    if as_json:
+        click.echo(json.dumps(record(checked, given, runtime, used), indent=1, sort_keys=True))
+    if not all(found["passed"] for found in checked):
         sys.exit(1)
 
 

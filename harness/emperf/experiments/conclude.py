@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emperf import records
+from emperf import catalog, records
 from emperf.core import digests
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore

@@ -166,6 +166,6 @@ class PoisonEntry(Part):
         description="Null without a submission, where a cell of it failed, or where nothing was read in-domain."
     )
     curve: Annotated[tuple[Point, ...], Field(min_length=1)] | None = Field(
-        description="The baseline's checkpoints, the trained baseline, the submission. Null without a twin, or where nothing "
-        "was read in-domain."
+        description="The baseline's checkpoints, the trained baseline, the submission. Null without a twin, or where "
+        "nothing was read in-domain."
     )
