@@ -63,7 +63,8 @@ class Provenance(Part):
 
     model_config = ConfigDict(title="EMPerf provenance")
 
-    schema_: Literal[1] = Field(alias="schema", description="Version of the records' schemas.")
+    # A Literal would take true for 1.
+    schema_: int = Field(alias="schema", ge=SCHEMA, le=SCHEMA, description="Version of the records' schemas.")
     emperf: str = Field(description="Version of the harness.")
     sources: Digest = Field(description="Digest of every file of the harness's package.")
     run_id: str = Field(
