@@ -34,6 +34,11 @@ MARGIN, SHRINKAGE = 0.5, -0.4
 EXACT = {"base": 0.0, "baseline": 0.8, "mitigated": 0.6}
 WALL_S = {BASELINE: 40.0, "kl": 60.0}
 BYTES = {BASELINE: 1_000_000_000, "kl": 1_100_000_000}
+RUNTIME = {"runtime": "process", "isolation": "plain process", "missing": ["certifiable isolation"]}
+MACHINE: dict[str, Any] = {
+    "os": "Linux", "kernel": "6.1", "python": "3.12.0", "processor": "A Processor", "cores": 2,
+    "memory_bytes": 8_000_000_000, "torch": "2.11.0", "gpus": [],
+}  # fmt: skip
 
 
 @dataclass
@@ -147,22 +152,9 @@ class Run:
             },
             "model": {"name": "smollm2-135m", "digest": DIGEST},
             "rules": DIGEST,
-            "runtime": {
-                "runtime": "process",
-                "isolation": "plain process",
-                "missing": ["certifiable isolation"],
-            },
+            "runtime": RUNTIME,
             "certifiable": False,
-            "machine": {
-                "os": "Linux",
-                "kernel": "6.1",
-                "python": "3.12.0",
-                "processor": "A Processor",
-                "cores": 2,
-                "memory_bytes": 8_000_000_000,
-                "torch": "2.11.0",
-                "gpus": [],
-            },
+            "machine": MACHINE,
             "cells": [self.records[cell.key] for cell in plan.cells],
             "answers": [
                 {"model": who, "poison": "bad-medical", **answer}

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emperf import catalog
+from emperf import catalog, records
 from emperf.core.errors import UserError
-from emperf.core.files import read_json
 from emperf.execute.engine import Watcher
 from emperf.experiments import comparison
 from emperf.experiments import rescore as again
@@ -26,7 +25,6 @@ from emperf.experiments import run as running
 from emperf.experiments.export import frame
 
 __all__ = ["Record", "UserError", "compare", "load", "rescore", "run"]
-KINDS = ("result", "comparison", "tuning", "trace")
 STORE = "runs"
 
 
@@ -107,15 +105,13 @@ def rescore(run: str | Path, *, store: str | Path = STORE, watcher: Watcher | No
 
 
 def load(run: str | Path, *, store: str | Path = STORE) -> Record:
-    """The record of a run (its folder, or its id), as it lies there. Raises UserError if there is none."""
+    """The record of a run (its folder, or its id), as it lies there.
+
+    Raises UserError if there is none, or if it was written by another version.
+    """
     folder = folder_of(run, store)
-    for kind in KINDS:
-        found = read_json(folder / f"{kind}.json")
-        if found is not None:
-            return Record(kind, found, folder)
-    raise UserError(
-        f"{folder} holds no record", "Is the run finished? The call that began it goes on with it."
-    )
+    kind = records.kind_in(folder)
+    return Record(kind, records.read(kind, folder / f"{kind}.json"), folder)
 
 
 def folder_of(run: str | Path, store: str | Path) -> Path:

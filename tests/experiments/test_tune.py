@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 from tests.cards import change, one_line
-from tests.synthetic import DIGEST, Run
+from tests.synthetic import DIGEST, MACHINE, RUNTIME, Run
 from tests.tiny_benchmark import Tiny, ready_tiny
 from tests.told import Told, ends
 
@@ -298,7 +298,7 @@ def whole() -> Json:
         "created": "2026-11-28T10:00:00Z", "model": "m", "poisons": ["poor-gardening"], "tasks": ["made-up-units"],
         "division": {"name": "nano-tune", "digest": DIGEST, "proxy": "A proxy.", "shows_em": False}, "seeds": [0],
         "cells": {"done": 12, "planned": 21}, "baseline": None, "waiting": ["lisa"], "methods": [kl],
-        "runtime": {"runtime": "process"}, "machine": {"processor": "P", "cores": 2},
+        "runtime": RUNTIME, "machine": MACHINE,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.synthetic import Run
+from tests.synthetic import RUNTIME, Run
 
 from emperf import catalog
 from emperf.catalog.sets import OOD, SETS
@@ -91,7 +91,7 @@ def test_partial_results_print(changes: dict[str, Any], says: str) -> None:
 
 
 def test_why_a_docker_run_is_not_certifiable() -> None:
-    result = Run().result() | {"runtime": {"runtime": "docker"}}
+    result = Run().result() | {"runtime": RUNTIME | {"runtime": "docker"}}
     assert "a division for development" in card(result)
     assert "docker; certifiable" in card(result | {"certifiable": True})
 

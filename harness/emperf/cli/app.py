@@ -142,8 +142,7 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
       emperf report runs/runs/smoke-kl-1a2b3c4d
       emperf report smoke-kl-1a2b3c4d --json
     """
-    from emperf import catalog
-    from emperf.core.files import read_json
+    from emperf import records
     from emperf.experiments.derive import checked, shown
     from emperf.report import console
     from emperf.report.comparison import print_comparison
@@ -155,19 +154,8 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     kinds: dict[str, Any] = {
         "result": print_scorecard, "comparison": print_comparison, "tuning": print_tuning, "trace": print_trace,
     }  # fmt: skip
-    kind = next((kind for kind in kinds if (folder / f"{kind}.json").is_file()), None)
-    if kind is None:
-        raise UserError(
-            f"{folder} holds no result.json",
-            "Is the run finished? The command that began it goes on with it.",
-        )
-    found = read_json(folder / f"{kind}.json")
-    try:
-        catalog.check(kind, found)
-    except ValueError as error:
-        raise UserError(
-            f"{folder / f'{kind}.json'} is not valid: {error}", "Run it again with this version."
-        ) from None
+    kind = records.kind_in(folder)
+    found = records.read(kind, folder / f"{kind}.json")
     wrong: list[str] = []
     if kind != "trace":
         found, wrong = checked(kind, found, folder)
@@ -257,7 +245,8 @@ def prepare(
     "--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto", show_default=True
 )
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the submission.")
-def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; the lines go to stderr.")
+def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str], as_json: bool) -> None:
     """Check that SUBMISSION keeps the contract and does something, on a tiny random model; `all` is the catalogue.
 
     \b
@@ -265,11 +254,17 @@ def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) ->
       emperf check ./my-idea
       emperf check kl --set weight=0.3 --runtime process
       emperf check all
+      emperf check ./my-idea --json
     """
     from emperf.report import console
-    from emperf.tools.conformance.show import check_all
+    from emperf.tools.conformance.show import check_all, record
 
-    if not check_all(submissions, parse_settings(settings), runtime, console.make()):
+    lines, given = console.make(), parse_settings(settings)
+    lines.stderr = as_json
+    checked, used = check_all(submissions, given, runtime, lines)
+    if as_json:
+        click.echo(json.dumps(record(checked, given, runtime, used), indent=1, sort_keys=True))
+    if not all(found["passed"] for found in checked):
         sys.exit(1)
 
 

@@ -12,21 +12,19 @@ from typing import Any
 
 import psutil
 
-from emperf import catalog
+from emperf import catalog, records
 from emperf.catalog import Division, Submission
 from emperf.catalog.prepare import prepared
 from emperf.catalog.scenarios import CURE, PREVENT
 from emperf.core import digests
 from emperf.core.errors import UserError
-from emperf.core.files import read_json, write_json
-from emperf.core.version import VERSION
+from emperf.core.files import read_json
 from emperf.execute.devices import Devices
 from emperf.execute.engine import Engine
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
 from emperf.experiments import session
 from emperf.experiments.about import about
-from emperf.experiments.conclude import machine, sources
 from emperf.experiments.run import Say, Watched
 from emperf.experiments.tables import (
     before,
@@ -38,6 +36,7 @@ from emperf.experiments.tables import (
     side_by_side,
     unfinished,
 )
+from emperf.records import provenance
 from emperf.work.plan import BASELINE, Cell, Ground, Plan, make_plan
 
 COMMANDS = {"comparison": "compare", "tuning": "tune"}
@@ -154,17 +153,9 @@ def carry_out(
             parallel=side, until=until,
         )  # fmt: skip
         results = engine.run(cells, about(kind, division, plans))
-        whole = {
-            "emperf": VERSION,
-            "sources": sources(),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "runtime": took.runtime.describe(),
-            "machine": machine(),
-            **tabled(plans, results),
-        }
+        whole = provenance.now(opened.run_id, took.runtime.describe()) | tabled(plans, results)
         whole["parallel"] = read_json(opened.folder / "run.json")["parallel"]
-        catalog.check(kind, whole)
-        write_json(opened.folder / f"{kind}.json", whole)
+        records.finish(kind, opened.folder, whole, measured=True)
     return whole, opened.folder
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import time
-from pathlib import Path
 from typing import Any
 
-from emperf import catalog
+from emperf import catalog, records
 from emperf.core import digests
-from emperf.core.files import read_json, write_json
-from emperf.core.sources import PACKAGE
-from emperf.core.version import VERSION
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
+from emperf.records import provenance
 from emperf.runtimes import Runtime
 from emperf.scoring import result
 from emperf.work.plan import Plan
@@ -25,24 +19,10 @@ CERTIFIABLE = "docker"
 def conclude(
     plan: Plan, store: RunStore, runtime: Runtime, results: Results, *, measured: bool
 ) -> dict[str, Any]:
-    """Written to the run's folder, checked against its schema. `measured`: whether anything was measured anew; if not,
+    """Written to the run's folder, checked. `measured`: whether anything was measured anew; if not,
     when and where stay what they were."""
-    whole = {
-        "emperf": VERSION,
-        "sources": sources(),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "runtime": runtime.describe(),
-        "machine": machine(),
-        **derived(plan, results),
-    }
-    before = read_json(store.folder / "result.json")
-    if before and not measured:
-        whole |= {
-            name: before[name] for name in ("created", "sources", "runtime", "machine") if name in before
-        }
-    catalog.check("result", whole)
-    write_json(store.folder / "result.json", whole)
-    return whole
+    whole = provenance.now(store.run_id, runtime.describe()) | derived(plan, results)
+    return records.finish("result", store.folder, whole, measured=measured)
 
 
 def derived(plan: Plan, results: Results) -> dict[str, Any]:
@@ -51,7 +31,6 @@ def derived(plan: Plan, results: Results) -> dict[str, Any]:
     # Weights that another runtime trained have other keys, so the cells tell.
     in_docker = all(cell.place.startswith(f"{CERTIFIABLE},") for cell in plan.cells)
     return {
-        "schema": 1,
         "run_id": results.store.run_id,
         "division": {
             "name": division.name, "variant": division.variant,
@@ -80,32 +59,3 @@ def answers(plan: Plan, results: Results, base: dict[str, Any]) -> list[dict[str
             stored = results.scores(cell.key)
             found.append((who, stored["answers"] if stored else []))
     return [{"model": who, "poison": name, **answer} for who, given in found for answer in given]
-
-
-def sources() -> str:
-    """Digest of the harness itself, every file of the package: its version says too little between releases."""
-    return digests.of_folder(PACKAGE)
-
-
-def machine() -> dict[str, Any]:
-    """The system description of result.json; no host name."""
-    import psutil
-    import torch
-
-    return {
-        "os": platform.system(), "kernel": platform.release(), "python": platform.python_version(),
-        "processor": processor(), "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total, "torch": torch.__version__,
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }  # fmt: skip
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
-    )

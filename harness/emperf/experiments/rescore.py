@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emperf import catalog
+from emperf import catalog, records
 from emperf.catalog.prepare import prepared
 from emperf.core.errors import CellFailure, FailureKind, UserError
-from emperf.core.files import read_json, write_json
-from emperf.core.version import VERSION
 from emperf.execute.engine import Engine
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
 from emperf.experiments import comparison, conclude, session, tune
 from emperf.experiments.about import about, again
 from emperf.experiments.run import Watched
+from emperf.records import provenance
 from emperf.runtimes import ContainerJob, Outcome
 from emperf.work.plan import Plan
 
@@ -72,9 +70,10 @@ def rescore(folder: Path, watch: Watched) -> tuple[str, Json, Path]:
             f"{folder.name} has no weights any more of {missing[0]}, and {len(missing) - 1} more cells",
             "Give the command of that run again: it trains what is missing.",
         )
-    before = read_json(folder / f"{kind}.json")
-    if before is None:
+    path = folder / f"{kind}.json"
+    if not path.is_file():
         raise UserError(f"{folder.name} is not finished", "Give the command of that run again.")
+    before = records.read(kind, path)
     division = next(iter(plans.values())).division
     model = prepared(catalog.model(division.model))
     again_in = RunStore(store.root, folder.name.removesuffix(ENDING) + ENDING)
@@ -83,12 +82,7 @@ def rescore(folder: Path, watch: Watched) -> tuple[str, Json, Path]:
             shutil.copytree(folder / "trained", opened.folder / "trained", dirs_exist_ok=True)
         engine = Engine(division, {}, opened, ReadsOnly(), model, watcher, gpus=session.gpus_of(division))
         fresh = engine.run(cells, about(kind, division, plans))
-        whole = before | {
-            "emperf": VERSION,
-            "sources": conclude.sources(),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **derive(kind, plans, fresh),
-        }
-        catalog.check(kind, whole)
-        write_json(opened.folder / f"{kind}.json", whole)
+        made = provenance.now(opened.run_id, before["runtime"], before["machine"])
+        whole = before | made | derive(kind, plans, fresh)
+        records.finish(kind, opened.folder, whole, measured=True)
     return kind, whole, opened.folder

@@ -42,7 +42,6 @@ def complete(division: Division, plans: Sequence[Plan], results: Results) -> Div
 def heading(part: Division, plans: dict[str, Plan], results: Results) -> dict[str, Any]:
     """What a table says of itself. `part`: what of the division it holds."""
     return {
-        "schema": 1,
         "run_id": results.store.run_id,
         "division": {
             "name": part.name,

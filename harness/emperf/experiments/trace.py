@@ -6,23 +6,20 @@ Turner et al. 2025, "Model organisms for emergent misalignment" (arXiv 2506.1161
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emperf import catalog
+from emperf import catalog, records
 from emperf.catalog import Division, Submission, datasets
 from emperf.catalog.prepare import prepared
 from emperf.core import digests
 from emperf.core.errors import UserError
-from emperf.core.files import read_json, write_json
-from emperf.core.version import VERSION
 from emperf.execute.engine import Engine, Watcher
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
 from emperf.experiments import session
-from emperf.experiments.conclude import machine, sources
+from emperf.records import provenance
 from emperf.runtimes import Runtime
 from emperf.scoring.trace import DEFINITIONS, summarise
 from emperf.work import outputs
@@ -131,14 +128,7 @@ def run(trace: Trace, store: RunStore, choice: session.Choice, watcher: Watcher)
                 f"Remove {store.folder} to try it again.",
             )
     whole = conclude(trace, results, choice.runtime)
-    before = read_json(store.folder / "trace.json")
-    if before and not engine.measured:
-        whole |= {
-            name: before[name] for name in ("created", "sources", "runtime", "machine") if name in before
-        }
-    catalog.check("trace", whole)
-    write_json(store.folder / "trace.json", whole)
-    return whole
+    return records.finish("trace", store.folder, whole, measured=engine.measured)
 
 
 def conclude(trace: Trace, results: Results, runtime: Runtime) -> dict[str, Any]:
@@ -146,11 +136,7 @@ def conclude(trace: Trace, results: Results, runtime: Runtime) -> dict[str, Any]
     scores = results.scores(cell.key)
     assert scores is not None, "a cell without a failure has scores"
     return {
-        "schema": 1,
-        "emperf": VERSION,
-        "sources": sources(),
-        "run_id": trace.run_id,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **provenance.now(trace.run_id, runtime.describe()),
         "division": {"name": division.name, "variant": division.variant, "proxy": division.proxy},
         "derived": division.digest,
         "poison": cell.data.name,
@@ -158,8 +144,6 @@ def conclude(trace: Trace, results: Results, runtime: Runtime) -> dict[str, Any]
         "seed": cell.seed,
         "model": {"name": division.model, "digest": cell.model},
         "rules": digests.of_json(results.keys()),
-        "runtime": runtime.describe(),
-        "machine": machine(),
         "cell": cell.train,
         "definitions": DEFINITIONS,
         **summarise(
