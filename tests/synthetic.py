@@ -154,6 +154,7 @@ class Run:
             "rules": DIGEST,
             "runtime": RUNTIME,
             "certifiable": False,
+            "users_cards": [],
             "machine": MACHINE,
             "cells": [self.records[cell.key] for cell in plan.cells],
             "answers": [

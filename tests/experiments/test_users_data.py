@@ -89,6 +89,7 @@ def test_a_users_rows_run_and_say_what_they_cannot_show(
     assert kind in out and "not certifiable" in out
     whole = json.loads(next(Path().glob("runs/runs/*-kl-*/result.json")).read_text())
     assert whole["status"] == "complete" and whole["certifiable"] is False
+    assert whole["users_cards"] == [f"division {kind}", f"poison {kind}"]
     (poison,) = whole["poisons"]
     assert ("in-domain" in poison["sets"], poison["beyond_twin"] is not None) == (domain, twin)
     assert (poison["removal"] is not None) == (twin and domain)

@@ -68,7 +68,8 @@ made = console.make()
 scorecard.print_scorecard(Run().result() | {"missing": ["\u2014\u5b57"]}, made, Path("runs/\u5b57"))
 comparison.save = lambda chart, path: None
 base = {"name": "nano", "proxy": "\u5b57", "shows_em": True}
-row = {"name": "kl", "scenario": "prevent", "failures": [{"kind": "diverged"}], "poisons": None, "tasks": None, "rank": None}
+row = {"name": "kl", "scenario": "prevent", "failures": [{"kind": "diverged"}], "poisons": None, "tasks": None}
+row["rank"] = None
 row["overhead"] = {key: {"value": None} for key in ("time", "memory")}
 comparison.print_comparison({
     "division": base, "model": "m", "created": "2026-11-21", "emperf": "0.1.0", "runtime": {"runtime": "process"},

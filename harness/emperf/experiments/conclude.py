@@ -29,6 +29,7 @@ def derived(plan: Plan, results: Results) -> dict[str, Any]:
     """What of result.json follows from the store: all but when, where and by which sources it was made."""
     division, base = plan.division, results.base()
     # Weights that another runtime trained have other keys, so the cells tell.
+    users_cards = catalog.users_cards(division)
     in_docker = all(cell.place.startswith(f"{CERTIFIABLE},") for cell in plan.cells)
     return {
         "run_id": results.store.run_id,
@@ -43,7 +44,8 @@ def derived(plan: Plan, results: Results) -> dict[str, Any]:
         },
         "model": {"name": division.model, "digest": plan.cells[0].model},
         "rules": digests.of_json(results.keys()),
-        "certifiable": division.certifiable and in_docker and not catalog.users_cards(division),
+        "certifiable": division.certifiable and in_docker and not users_cards,
+        "users_cards": users_cards,
         "cells": [results.record(cell.key) for cell in plan.cells],
         "answers": answers(plan, results, base),
         **result.summarise(plan, results.scores, results.record, base),

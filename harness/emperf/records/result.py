@@ -174,7 +174,10 @@ class Result(Provenance):
         description="Digest of all else that decides a score: questions, rows, the trainer's and the evaluation's "
         "sources."
     )
-    certifiable: bool = Field(description="Whether both the division and the runtime allow a certificate.")
+    certifiable: bool = Field(
+        description="Whether the division and the runtime allow a certificate, and every card is the project's."
+    )
+    users_cards: tuple[str, ...] = Field(description="Cards that are the user's own, as 'poison eggs'.")
     cells: Annotated[tuple[Cell, ...], Field(min_length=1)] = Field(
         description="Every cell of the plan in the order they run, with this run's own measurements."
     )

@@ -107,6 +107,8 @@ def _header(result: Json) -> RenderableType:
 def _certifiable(result: Json) -> str:
     if result["certifiable"]:
         return "certifiable"
+    if own := result["users_cards"]:
+        return f"not certifiable: the user's own {', '.join(own)}"
     if result["runtime"]["runtime"] != "docker":
         return "not certifiable: this runtime is for development"
     return "not certifiable: a division for development, or a part of one"
