@@ -46,13 +46,19 @@ def about(kind: str, division: Division, plans: Mapping[str, Plan]) -> Json:
 def again(folder: Path) -> tuple[str, dict[str, Plan], Results]:
     """(kind, plans by a row's name, what is stored) of a run's folder.
 
-    Raises UserError where run.json is missing or damaged, or where the division has changed since.
+    Raises UserError where run.json is missing or damaged, where it is of a trace, or where the division has changed
+    since.
     """
     facts = read_json(folder / "run.json")
     try:
         said = facts["about"]
         cells = {cell.key: cell for cell in map(parse_cell, facts["cells"])}
         index = Index.parse(facts["readings"])
+        if said == {}:
+            raise UserError(
+                f"{folder.name} is a trace, which is neither scored again nor exported",
+                f"See it with: emperf report {folder.name}",
+            )
         division = again_division(said["division"])
         plans = {
             name: Plan(
