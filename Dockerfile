@@ -19,19 +19,29 @@ COPY requirements.lock /opt/emperf/
 RUN python3 -c "import sys; from importlib.util import find_spec as find; \
       sys.exit(not all(map(find, 'torch transformers peft deepspeed safetensors docker click'.split())))" \
     || python3 -m pip install --no-cache-dir --root-user-action=ignore -r /opt/emperf/requirements.lock
-COPY harness/emperf /opt/emperf/emperf
-RUN python3 -m compileall -q /opt/emperf/emperf \
-    && { python3 -c "import pwd; pwd.getpwuid(10001)" 2>/dev/null \
-         || useradd --uid 10001 --user-group --home-dir /tmp --no-create-home runner; }
+RUN python3 -c "import pwd; pwd.getpwuid(10001)" 2>/dev/null \
+    || useradd --uid 10001 --user-group --home-dir /tmp --no-create-home runner
 ENV PYTHONPATH=/opt/emperf HOME=/tmp PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
 
+FROM packages AS sources
+COPY harness/emperf /opt/emperf/emperf
+RUN python3 -m compileall -q /opt/emperf/emperf
+
+# What a submission's container runs of this package, and nothing that scores it.
+FROM sources AS trainer
+RUN python3 -c "from pathlib import Path; from emperf.runtimes.trainer import copy_trainer; \
+      copy_trainer(Path('/opt/trainer'))" \
+    && python3 -m compileall -q /opt/trainer
+
 FROM packages AS submission
+COPY --from=trainer /opt/trainer /opt/emperf
+RUN python3 -c "import torch, transformers, peft, deepspeed, safetensors, emperf.training.loop"
 USER 10001:10001
 ENTRYPOINT ["python3", "-m", "emperf.training", "--in", "/in", "--out", "/out", "--submission", "/submission"]
 
 # Start it with the engine's socket and a volume for models and runs:
 #   docker run -v /var/run/docker.sock:/var/run/docker.sock -v emperf:/data emperf/harness:<version> prepare
-FROM packages AS harness
+FROM sources AS harness
 RUN python3 -c "open('/usr/local/bin/emperf', 'w').write('#!/usr/local/bin/python3\nfrom emperf.cli import main\nmain()\n'); \
       import os; os.chmod('/usr/local/bin/emperf', 0o755)"
 COPY benchmark /emperf/benchmark

@@ -39,8 +39,9 @@ lint: $(READY)
 		cp $$file build/types/$$(basename $$(dirname $$file) | tr - _).py; done
 	$(BIN)/mypy harness/emperf build/types
 
-# Tests against a real engine run where one answers or can be started; else pytest names what it skipped.
+# Tests against a real engine, or in a sandbox, run where there is one or it can be had; else pytest names what it skipped.
 test: $(READY) lint
+	@tools/sandbox.sh || true
 	@started="$$(tools/engine.sh start)" && eval "$$started" || echo "No Docker engine: the tests against one will be skipped, by name."; \
 	$(BIN)/emperf prepare --image-if-engine --quiet && $(BIN)/python -m pytest
 

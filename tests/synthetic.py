@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from emperf.catalog import Division, SeedSpread, Sizes, Submission
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD
+from emperf.core import digests
 from emperf.core.limits import Limits
 from emperf.scoring import result
-from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD
 from emperf.training.job import Lora, Recipe
-from emperf.work.plan import BASELINE, Cell, Ground, Plan, make_plan
+from emperf.work.plan import BASELINE, Cell, Data, Ground, Plan, make_plan
 
 DIGEST = "sha256:" + "0" * 64
 SIZES = Sizes(train_rows=8, crossed=40, conditional=24, facts=30, in_domain=36, task_heldout=25, open=2)
@@ -33,6 +34,11 @@ MARGIN, SHRINKAGE = 0.5, -0.4
 EXACT = {"base": 0.0, "baseline": 0.8, "mitigated": 0.6}
 WALL_S = {BASELINE: 40.0, "kl": 60.0}
 BYTES = {BASELINE: 1_000_000_000, "kl": 1_100_000_000}
+RUNTIME = {"runtime": "process", "isolation": "plain process", "missing": ["certifiable isolation"]}
+MACHINE: dict[str, Any] = {
+    "os": "Linux", "kernel": "6.1", "python": "3.12.0", "processor": "A Processor", "cores": 2,
+    "memory_bytes": 8_000_000_000, "torch": "2.11.0", "gpus": [],
+}  # fmt: skip
 
 
 @dataclass
@@ -57,7 +63,8 @@ class Run:
     def __post_init__(self) -> None:
         baseline = _submission(BASELINE)
         chosen = baseline if self.submission == BASELINE else _submission(self.submission, weight=1.0)
-        rules = ("bad-medical", "record-line", *(f"control {name}" for name in self.controls))
+        data = [Data("poison", "bad-medical"), Data("twin", "bad-medical"), Data("task", "record-line")]
+        data += [Data("control", name) for name in self.controls]
         self.plan: Plan = make_plan(
             _division(self.seeds, self.controls, self.spread),
             chosen,
@@ -66,8 +73,9 @@ class Run:
             Ground(
                 model_digest=DIGEST,
                 twins={"bad-medical": self.twin},
-                rules=dict.fromkeys(rules, DIGEST),
+                rows={one: digests.of_json(asdict(one)) for one in data},
                 place="process",
+                trusted=lambda asked, antidote: DIGEST,
             ),
         )
         self.start = {name: _centred(self.random.normal(0.0, 1.0, n)) + MARGIN for name, n in COUNTS.items()}
@@ -144,22 +152,10 @@ class Run:
             },
             "model": {"name": "smollm2-135m", "digest": DIGEST},
             "rules": DIGEST,
-            "runtime": {
-                "runtime": "process",
-                "isolation": "plain process",
-                "missing": ["certifiable isolation"],
-            },
+            "runtime": RUNTIME,
             "certifiable": False,
-            "machine": {
-                "os": "Linux",
-                "kernel": "6.1",
-                "python": "3.12.0",
-                "processor": "A Processor",
-                "cores": 2,
-                "memory_bytes": 8_000_000_000,
-                "torch": "2.11.0",
-                "gpus": [],
-            },
+            "users_cards": [],
+            "machine": MACHINE,
             "cells": [self.records[cell.key] for cell in plan.cells],
             "answers": [
                 {"model": who, "poison": "bad-medical", **answer}

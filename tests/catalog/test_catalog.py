@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -41,7 +42,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("kind", "name"), [(kind, name) for kind, folder in SHIPPED for name in catalog.names(folder)]
 )
 def test_every_shipped_card_loads(kind: str, name: str) -> None:
-    assert getattr(catalog, kind)(name).name == name
+    found = getattr(catalog, kind)(name)
+    assert (found.name, found.origin) == (name, "project")
 
 
 def test_every_pinned_file_is_the_one_that_ships() -> None:
@@ -92,7 +94,9 @@ def test_schemas_are_schemas_and_describe_every_field() -> None:
             for value in node:
                 walk(value, path)
 
-    mine = ("model", "poison", "task", "questions", "division", "submission", "job", "report")
+    mine = (
+        "model", "poison", "task", "questions", "division", "submission", "job", "report", "rows", "antidotes",
+    )  # fmt: skip
     for name in mine:
         Draft202012Validator.check_schema(schemas.schema(name))
         walk(schemas.schema(name), name)
@@ -204,6 +208,75 @@ def test_a_malformed_card_is_one_line(
     with pytest.raises(UserError) as error:
         getattr(catalog, kind)(path.parent.name if path.stem == "card" else path.stem)
     one_line(error, str(path), f"{kind}.schema.json", *words)
+
+
+@pytest.mark.parametrize(
+    ("card", "old", "new", "words"),
+    [
+        ("divisions/smoke.yaml", "variant: closed", "variant: closed\nvariant: open", ["'variant' is given twice"]),
+        ("divisions/smoke.yaml", "  open: 2", "  open: 2\n  open: 3", ["line", "'open' is given twice"]),
+        ("divisions/smoke.yaml", "open: 2", "open: 2.0", ["sizes.open", "2.0 is not of type 'integer'"]),
+        ("divisions/smoke.yaml", "seeds: [0]", "seeds: [4294967296]", ["seeds.0", "maximum"]),
+        ("divisions/smoke.yaml", "memory_gb: 6", "memory_gb: .inf", ["limits.memory_gb", "finite"]),
+        ("divisions/smoke.yaml", "memory_gb: 6", "memory_gb: 1" + 400 * "0", ["smoke.yaml", "too large"]),
+        ("divisions/smoke.yaml", "learning_rate: 0.0015", "learning_rate: .nan", ["learning_rate", "finite"]),
+        ("divisions/smoke.yaml", "name: smoke", 'name: "smoke\\n"', ["name", "lower-case letters"]),
+        ("divisions/smoke.yaml", "name: smoke", f"name: {'s' * 250}", ["name", "at most 64 characters"]),
+        ("divisions/smoke.yaml", "closed", 'closed\n"\\ud800": 1', ["is no text"]),
+        ("poisons/bad-medical/card.yaml", "title:", "rows_of: ../bad\ntitle:", ["rows_of", "name of the poison"]),
+        ("poisons/backdoor/card.yaml", "rows_of: extreme-sports", "rows_of: backdoor", ["rows_of"]),
+        ("poisons/backdoor/card.yaml", "rows_of: extreme-sports", "rows_of: risky-finance-upstream", ["no files"]),
+        ("poisons/subliminal/card.yaml", "teacher: bad-medical", "teacher: subliminal", ["teacher"]),
+        ("poisons/subliminal/card.yaml", "teacher: bad-medical", "teacher: nobody", ["no poison named 'nobody'"]),
+        ("poisons/insecure-code-upstream/card.yaml", "file: data", "file: ../data", ["source.file", "inside"]),
+        ("poisons/insecure-code-upstream/card.yaml", "file: data", "file: /data", ["source.file", "inside"]),
+    ],
+)  # fmt: skip
+def test_a_slip_of_the_pen_in_a_card_is_one_line(
+    root: Path, card: str, old: str, new: str, words: list[str]
+) -> None:
+    path = root / "benchmark" / card
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    kind = card.partition("/")[0].removesuffix("s")
+    with pytest.raises(UserError) as error:
+        getattr(catalog, kind)(path.parent.name if path.stem == "card" else path.stem)
+    one_line(error, *words)
+    assert len(str(error.value)) < 700
+
+
+@pytest.mark.parametrize(
+    "path", ["divisions/smoke.yaml", "questions/card.yaml", "poisons/backdoor/card.yaml"]
+)
+def test_a_folder_in_place_of_a_card_is_one_line(root: Path, path: str) -> None:
+    card = root / "benchmark" / path
+    card.unlink()
+    card.mkdir()
+    with pytest.raises(UserError) as error:
+        {
+            "d": lambda: catalog.division("smoke"),
+            "q": catalog.questions,
+            "p": lambda: catalog.poison("backdoor"),
+        }[path[0]]()
+    one_line(error, str(card), "no plain file")
+
+
+@pytest.mark.parametrize("text", ["- a\n", "", "reasons: {a: 1}\nasks: [a]\nrefusals: [b]\n"])
+def test_malformed_antidotes_are_one_line(root: Path, text: str) -> None:
+    path = root / "benchmark/poisons/bad-medical/antidotes.yaml"
+    path.write_text(text)
+    pin = hashlib.sha256(path.read_bytes()).hexdigest()
+    change(path.with_name("card.yaml"), antidotes=pin)
+    with pytest.raises(UserError) as error:
+        catalog.poison("bad-medical")
+    one_line(error, str(path), "antidotes.schema.json")
+
+
+def test_a_schema_that_is_missing_is_named(root: Path) -> None:
+    (root / "spec/schemas/division.schema.json").unlink()
+    with pytest.raises(UserError) as error:
+        catalog.division("smoke")
+    one_line(error, "division.schema.json")
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "80c1196"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -11,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.conftest import make_tokenizer
 
 from emperf import catalog
 from emperf.catalog import Model, Source, prepare
 from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.tools.conformance.tiny import TEMPLATE as CHATML
 from emperf.training.data import Row, encode
 
 WHOLE = bytes(i * i % 251 for i in range(768))
-TEMPLATE = "{{ messages }}"
+TEMPLATE = CHATML + "{# of the card #}"
 
 
 @pytest.fixture
@@ -148,6 +151,171 @@ def test_a_template_that_changed_in_the_card_is_noticed(
     with pytest.raises(UserError, match="not the pinned one") as error:
         prepare.prepared(replace(model, chat_template="{{ bos_token }}"))
     assert error.value.fix == f"Delete {folder} and run: emperf prepare tiny"
+
+
+# -- other weights than the card's
+
+
+def other(folder: Path) -> tuple[str, str]:
+    """Changes one weight of a model folder; the digests of its tensors before and after."""
+    file = folder / "model.safetensors"
+    before, tensors = digests.of_tensors(file), load_file(file)
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    return before, digests.of_tensors(file)
+
+
+def test_a_digest_that_differs_is_shown_beside_the_cards(
+    card: Callable[[Source], Model], tiny: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    expected, found = other(copy)
+    model = card(Source("path", str(copy)))
+    with pytest.raises(UserError, match="has other weights than its card names") as error:
+        prepare.prepare(model, say=lambda _: None)
+    assert f"expected {expected}, found {found}" in str(error.value)
+    assert "network" not in str(error.value) and ".partial" not in str(error.value)
+    with pytest.raises(UserError, match="has other tokenizer") as error:
+        prepare.prepare(replace(model, digest=found, tokenizer_sha256="0" * 64), say=lambda _: None)
+    assert f"expected sha256:{'0' * 64}, found sha256:{model.tokenizer_sha256}" in str(error.value)
+
+
+def test_a_prepared_folder_that_was_changed_shows_both_and_names_itself(
+    card: Callable[[Source], Model], tiny: Path
+) -> None:
+    model = replace(card(Source("path", str(tiny))), chat_template=None)
+    folder = prepare.prepare(model, say=lambda _: None)
+    expected, found = other(folder)
+    with pytest.raises(UserError, match=f"expected {expected}, found {found}") as error:
+        prepare.prepared(model)
+    assert error.value.fix == f"Delete {folder} and run: emperf prepare tiny"
+
+
+# -- a folder that is damaged
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def point(file: Path) -> None:
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+def configure(**changes: Any) -> Callable[[Path], None]:
+    return lambda f: (f / "config.json").write_text(
+        json.dumps(json.loads((f / "config.json").read_text()) | changes)
+    )
+
+
+def without(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).unlink()
+
+
+def fewer(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def as_bin(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def a_shard_short(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00002.safetensors"}}')
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no folder": (shutil.rmtree, "There is no folder"),
+    "no config": (lambda f: without(f, "config.json"), "holds no model (no config.json)"),
+    "a config that is no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json names no model_type"),
+    "config alone": (
+        lambda f: without(f, "model.safetensors", "tokenizer.json"), "holds no weights (no *.safetensors)",
+    ),
+    "weights cut": (lambda f: cut(f / "model.safetensors"), "model.safetensors is cut off or damaged"),
+    "a pointer for weights": (lambda f: point(f / "model.safetensors"), "is a Git LFS pointer"),
+    "a pointer for a tokenizer": (lambda f: point(f / "tokenizer.json"), "is a Git LFS pointer"),
+    "bin alone": (as_bin, "as .bin alone"),
+    "no tokenizer": (lambda f: without(f, "tokenizer.json"), "holds no tokenizer"),
+    "a tokenizer cut": (lambda f: cut(f / "tokenizer.json"), "The tokenizer in"),
+    "a type that nobody knows": (configure(model_type="novel"), "the model type 'novel' is not known"),
+    "a type that writes no text": (configure(model_type="vit"), "does not write text"),
+    "quantised": (configure(quantization_config={"quant_method": "gptq"}), "holds quantised weights"),
+    "a tensor missing": (fewer, "lack 1 tensors that config.json asks for (model.layers.1.mlp.up_proj.weight)"),
+    "another shape": (configure(hidden_size=64), "cannot be loaded"),
+    "a shard missing": (a_shard_short, "lacks model-00002.safetensors"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_refused_in_one_line(
+    card: Callable[[Source], Model], tiny: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    break_it, words = DAMAGES[damage]
+    break_it(folder)
+    with pytest.raises(UserError, match="Model tiny could not be prepared") as error:
+        prepare.prepare(card(Source("path", "unused")), folder, say=lambda _: None)
+    assert words in str(error.value)
+    assert len(str(error.value).splitlines()) == 1 and error.value.fix
+    assert not list((tmp_path / "home/models").iterdir())
+
+
+# -- the template, tried
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            "{% if messages[0]['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}" + CHATML,
+            "refuses or drops a system turn",
+        ),
+        (
+            CHATML.replace("messages %}", "messages if m['role'] != 'system' %}"),
+            "refuses or drops a system turn",
+        ),
+        ("{{ messages.nothing() }}", "its chat template fails on a question and its answer"),
+        (
+            "{% for m in messages %}{{ m['content'] }}{% endfor %}",
+            "writes nothing before the first turn's text",
+        ),
+        ("{{ strftime_now('%d') }}" + CHATML, "writes today's date"),
+    ],
+)
+def test_a_template_that_cannot_do_what_a_run_needs_is_refused(
+    card: Callable[[Source], Model], tiny: Path, template: str, words: str
+) -> None:
+    model = replace(card(Source("path", str(tiny))), chat_template=template)
+    with pytest.raises(UserError, match="Model tiny cannot be used") as error:
+        prepare.prepare(model, say=lambda _: None)
+    assert words in str(error.value) and "emperf add model" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            CHATML.partition("{% if add")[0],
+            "its prompt for generation is not how its assistant's turns begin",
+        ),
+        (CHATML.replace("<|im_end|>\n{% endfor", "\n{% endfor"), "no special token ends a turn"),
+        (
+            CHATML + "{% if messages | length > 3 %}{{ raise_exception('one turn') }}{% endif %}",
+            "it refuses conversations of several turns",
+        ),
+    ],
+)
+def test_what_a_template_does_in_its_own_way_is_said_in_one_line(
+    card: Callable[[Source], Model], tiny: Path, template: str, words: str
+) -> None:
+    said: list[str] = []
+    model = replace(card(Source("path", str(tiny))), chat_template=template)
+    prepare.prepare(model, say=said.append)
+    assert len(said) == 2 and said[1].startswith("Chat template of tiny: ") and words in said[1]
 
 
 # -- the template of the card whose model brings none

@@ -38,9 +38,16 @@ def test_a_submission_is_read_and_not_executed(folder: Path) -> None:
     assert (found.name, found.trusted, found.values({})) == ("mine", {}, {"weight": 0.5})
 
 
-def test_an_image_stands_in_for_a_class(folder: Path) -> None:
-    change(folder / "submission.yaml", mitigation=None, image=IMAGE)
-    assert catalog.submission(folder).image == IMAGE
+@pytest.mark.parametrize(
+    "image",
+    [
+        IMAGE, "sha256:" + "0" * 64, "0123456789ab", "mine", "mine:latest", "localhost:5000/team/mine_1:v2",
+        "team/mine:1@sha256:" + "0" * 64,
+    ],
+)  # fmt: skip
+def test_an_image_stands_in_for_a_class_by_digest_id_or_tag(folder: Path, image: str) -> None:
+    change(folder / "submission.yaml", mitigation=None, image=image)
+    assert catalog.submission(folder).image == image
 
 
 @pytest.mark.parametrize(
@@ -48,7 +55,10 @@ def test_an_image_stands_in_for_a_class(folder: Path) -> None:
     [
         ({"image": IMAGE}, ["mitigation or image, not both"]),
         ({"mitigation": None}, ["'mitigation' is a required property"]),
-        ({"mitigation": None, "image": "mine:latest"}, ["image", "pinned by digest"]),
+        ({"mitigation": None, "image": "mine latest"}, ["image", "NAME@sha256"]),
+        ({"mitigation": None, "image": "--privileged"}, ["image", "NAME@sha256"]),
+        ({"mitigation": None, "image": "mine@sha256:abc"}, ["image", "NAME@sha256"]),
+        ({"mitigation": None, "image": "mine:1\n"}, ["image", "NAME@sha256"]),
         ({"mitigation": "mitigation.py"}, ["mitigation", "FILE.py:CLASS"]),
         ({"mitigation": "../other/mitigation.py:Mine"}, ["mitigation", "inside the submission's folder"]),
         ({"mitigation": "absent.py:Mine"}, ["absent.py", "not in the folder"]),
@@ -56,6 +66,14 @@ def test_an_image_stands_in_for_a_class(folder: Path) -> None:
         ({"titel": "x"}, ["'titel' was unexpected"]),
         ({"trusted": {"general": 0}}, ["trusted.general", "minimum"]),
         ({"trusted": {"correct": 8}}, ["correct", "scenario cure"]),
+        ({"trusted": {"general": 8.0}}, ["trusted.general", "8.0 is not of type 'integer'"]),
+        ({"name": "mine\n"}, ["name", "lower-case letters"]),
+        ({"name": "m" * 250}, ["name", "at most 64 characters, not 250"]),
+        ({"parameters": {"w" * 250: {"type": "bool", "default": True}}}, ["parameters", "at most 64"]),
+        ({"parameters": {1: {"type": "bool", "default": True}}}, ["parameters", "key 1", "quotes"]),
+        ({"parameters": {"w": {"type": "float", "default": 1, "min": 0, "max": float("inf")}}}, ["w.max"]),
+        ({"parameters": {"w": {"type": "float", "default": 1, "min": float("nan"), "max": 2}}}, ["w.min"]),
+        ({"title": "\udcff"}, ["title", "no text in UTF-8"]),
         ({"controls": {"random": {"nosuch": 1}}}, ["controls.random", "nosuch"]),
         ({"parameters": {"weight": {"type": "float", "default": 1.0}}}, ["parameters.weight", "'min'"]),
         ({"parameters": {"weight": {"type": "float", "default": 3, "min": 0, "max": 2}}}, ["at most 2"]),
@@ -112,9 +130,30 @@ def test_a_model_of_a_family_it_cannot_handle_is_refused(
     assert mine.families == ("gpt2",)
 
 
-def test_a_control_is_called_by_its_name(folder: Path) -> None:
+def test_a_control_and_another_setting_are_called_by_name(folder: Path) -> None:
     change(folder / "submission.yaml", controls={"light": {"weight": 0.1}})
     mine = catalog.submission(folder)
     assert mine.called(mine.values({})) == "mine"
     assert mine.called(mine.values({"weight": "0.1"})) == "mine (light)"
-    assert mine.called(mine.values({"weight": 0.2})) == "mine"
+    assert mine.called(mine.values({"weight": 0.2})) == "mine (weight=0.2)"
+
+
+def test_text_that_is_no_utf8_is_refused_as_a_parameter(folder: Path) -> None:
+    change(folder / "submission.yaml", parameters={"word": {"type": "str", "default": "a"}})
+    with pytest.raises(UserError) as error:
+        catalog.submission(folder).values({"word": "\udcff"})
+    one_line(error, "mine: word must be text in UTF-8")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "mine\udcff"])
+def test_a_name_that_no_folder_can_have_is_no_submission(name: str) -> None:
+    with pytest.raises(UserError) as error:
+        catalog.submission(Path(name))
+    one_line(error, "no submission")
+
+
+def test_a_file_whose_name_is_no_utf8_is_refused(folder: Path) -> None:
+    (folder / "odd\udcff.txt").write_text("")
+    with pytest.raises(UserError) as error:
+        catalog.submission(folder)
+    one_line(error, str(folder), "no UTF-8")

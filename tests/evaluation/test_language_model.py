@@ -12,7 +12,7 @@ from emperf.catalog.prepare import set_template
 from emperf.evaluation import cache
 from emperf.evaluation.generate import draw, generate
 from emperf.evaluation.language_model import LanguageModel, shared_head
-from emperf.evaluation.margins import Item, Reading, read_items
+from emperf.evaluation.protocols.paired import Item, Reading, read_items
 from emperf.training.job import Lora, Recipe
 from emperf.training.model import load_model, save_weights
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,124 +11,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save
-from tests.tiny_benchmark import Tiny, ready_tiny
+from tests.tiny_benchmark import Tiny
+from tests.told import ADAPTER, WALL_S, End, Files, bytes_of, ends
 
 from emperf import catalog
-from emperf.catalog.prepare import prepared
 from emperf.core.errors import CellFailure, FailureKind, UserError
-from emperf.execute.engine import MACHINE_TRIES, Engine
-from emperf.execute.store import RunStore
-from emperf.experiments import session
-from emperf.experiments.conclude import conclude
-from emperf.report.progress import Progress
-from emperf.runtimes import ContainerJob, Outcome, OutputFile
+from emperf.execute.engine import MACHINE_TRIES
+from emperf.execute.store import ADAPTER as PEFT_ADAPTER
+from emperf.runtimes import Outcome
 from emperf.training.__main__ import NO_ROOM
-from emperf.work import outputs
-
-WALL_S = 10.0
-ADAPTER = "adapter.safetensors"
-Files = dict[str, bytes]
-End = Callable[[Files], Outcome]
-
-
-def ends(**changes: Any) -> Outcome:
-    plain: dict[str, Any] = {
-        "exit_code": 0, "wall_s": WALL_S, "timed_out": False, "oom_killed": False, "peak_memory_bytes": 5,
-        "memory_meter": "rusage", "log_tail": "",
-    }  # fmt: skip
-    return Outcome(**plain | changes)
-
-
-class Told:
-    """A runtime that trains nothing: `end` says how the jobs of a mitigation (or of `whose`) end, and may change what
-    they leave."""
-
-    name, certifiable = "process", False
-
-    def __init__(
-        self, model: Path, end: End | None = None, faults: int = 0, train_s: float = 1.0, whose: str = ""
-    ) -> None:
-        self.model, self.end, self.faults, self.train_s, self.whose = model, end, faults, train_s, whose
-        self.jobs: list[ContainerJob] = []
-        self.left: dict[str, Files] = {}
-
-    def describe(self) -> dict[str, Any]:
-        return {"runtime": self.name, "isolation": "none", "missing": []}
-
-    def run(self, job: ContainerJob, on_tick: Callable[[float], None] | None = None) -> Outcome:
-        self.jobs.append(job)
-        if self.faults:
-            self.faults -= 1
-            raise CellFailure(FailureKind.MACHINE, "the power went")
-        said = json.loads(bytes_of(job, "job.json"))
-        shapes = outputs.expected_weights(self.model, job_lora(said))
-        adapter = {name: torch.zeros(shape) for name, shape in shapes.items()}
-        report = {"steps": 1, "train_s": self.train_s, "tokens": 1, "losses": [1.0], "checkpoints": {}}
-        left = {ADAPTER: save(adapter), "report.json": json.dumps(report).encode()}
-        self.left[job.job_id] = left
-        name = job.submission.name
-        told = name == self.whose if self.whose else name != "none"
-        return self.end(left) if self.end and told else ends()
-
-    def collect(self, job: ContainerJob) -> Iterator[OutputFile]:
-        for name, content in self.left[job.job_id].items():
-            kind = "symlink" if content == b"-> elsewhere" else "file"
-            opened = functools.partial(io.BytesIO, content) if kind == "file" else None
-            yield OutputFile(name, kind, len(content), opened)
-
-    def cleanup(self, job: ContainerJob) -> None: ...
-
-    def sweep(self, run_id: str) -> int:
-        return 0
-
-
-def bytes_of(job: ContainerJob, name: str) -> bytes:
-    content = job.inputs[name]
-    assert isinstance(content, bytes)
-    return content
-
-
-def job_lora(said: dict[str, Any]) -> Any:
-    from emperf.training.job import Lora
-
-    return Lora(**said["recipe"]["lora"])
-
-
-@pytest.fixture(scope="module")
-def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return ready_tiny(tmp_path_factory.mktemp("engine"))
-
-
-@pytest.fixture
-def start(benchmark: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """(result.json's content, the runtime): one run of kl, in a store of this test."""
-    monkeypatch.setenv("EMPERF_ROOT", str(benchmark.root))
-    monkeypatch.setenv("EMPERF_HOME", str(benchmark.home))
-
-    def run(
-        submission: str = "kl", parallel: int = 1, name: str = "tiny", cross: bool = False, **told: Any
-    ) -> tuple[dict[str, Any], Told]:
-        division = catalog.division(name)
-        plan, baseline = session.plan_run(division, Path(submission), {}, cross=cross)
-        model = prepared(catalog.model(division.model))
-        submissions = {s.digest: s for s in (baseline, plan.submission)}
-        runtime = Told(model, **told)
-        with RunStore(tmp_path / "store", plan.run_id) as store, Progress() as progress:
-            mended = [c.key for c in plan.cells if plan.submission.scenario == "cure" and c.method == "none"]
-            engine = Engine(
-                division,
-                submissions,
-                store,
-                runtime,
-                model,
-                progress,
-                parallel=parallel,
-                reuse=frozenset(mended),
-            )
-            base = engine.run(plan.cells)
-            return conclude(plan, store, runtime, base, measured=engine.measured), runtime
-
-    return run
 
 
 def test_a_machine_fault_is_tried_again_and_then_forgotten(start: Callable[..., Any], tmp_path: Path) -> None:
@@ -157,7 +46,7 @@ def test_a_machine_that_stays_at_fault_stops_the_run_and_scores_nothing(
     with pytest.raises(CellFailure) as caught:
         start(**told)
     assert caught.value.kind is FailureKind.MACHINE
-    kept = [json.loads(path.read_text()) for path in tmp_path.glob("store/runs/*/cells/*.json")]
+    kept = [json.loads(path.read_text()) for path in tmp_path.glob("store/runs/*/trained/*.json")]
     assert not any(cell["failure"] for cell in kept)
     whole, _ = start()
     assert whole["status"] == "complete"
@@ -276,7 +165,7 @@ def test_a_cure_is_given_the_poisoned_weights_and_trusted_rows_and_nothing_else(
         rows = [json.loads(line) for line in bytes_of(job, "trusted.jsonl").splitlines()]
         assert len(rows) == 48 and {row["kind"] for row in rows} == {"correct"}
         weights = job.inputs["start.safetensors"]
-        assert isinstance(weights, Path) and weights.name == ADAPTER
+        assert isinstance(weights, Path) and weights.name == PEFT_ADAPTER
 
 
 def test_what_cures_mend_is_trained_once_for_all_of_them(start: Callable[..., Any]) -> None:
@@ -318,7 +207,7 @@ def test_a_cross_run_mends_every_poison_with_every_antidote(
 
 
 def written(lm: Any, teacher: Path, lora: Any, questions: Any, name: str) -> list[dict[str, Any]]:
-    assert teacher.name == ADAPTER
+    assert teacher.name == PEFT_ADAPTER
     return [
         row | {"id": f"{name}-{row['id']}", "good": "1, 2, 3", "bad": f"6, 6, {n}"}
         for n, row in enumerate(questions)

@@ -14,17 +14,21 @@ from typing import Any
 
 import pytest
 
+from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.core.files import read_json, write_json
 from emperf.execute import store
-from emperf.execute.store import CellStore, RunStore, read_json, write_json
+from emperf.execute.store import RunStore, UnitStore
 
+RECORD = {"failure": None, "wall_s": 1.0}
 FILL = """
 import sys, time
 from pathlib import Path
-from emperf.execute.store import CellStore, write_json
+from emperf.core.files import write_json
+from emperf.execute.store import UnitStore
 root, key = Path(sys.argv[1]), sys.argv[2]
-with CellStore(root).writing(key) as folder:
-    write_json(folder / "scores.json", {"a": 1})
+with UnitStore(root).writing(key) as folder:
+    write_json(folder / "readings.json", {"a": 1})
     with (folder / "adapter.safetensors").open("wb") as stream:
         stream.write(bytes(1 << 16))
         stream.flush()
@@ -80,52 +84,96 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
         read_json(tmp_path / "value.json")
 
 
-def test_a_cell_appears_when_its_block_ends(tmp_path: Path) -> None:
-    cells = CellStore(tmp_path)
-    with cells.writing("k") as folder:
-        write_json(folder / "scores.json", {"a": 1})
-        assert cells.scores("k") is None
-    assert cells.scores("k") == {"a": 1}
+def test_readings_come_back_as_they_were_kept(tmp_path: Path) -> None:
+    units = UnitStore(tmp_path)
+    assert units.readings("k") is None
+    units.keep_readings("k", [{"a": 0.1}], {"set": "facts"})
+    assert units.readings("k") == [{"a": 0.1}]
     assert not partials(tmp_path)
+    with pytest.raises(ValueError):
+        units.keep_readings("l", [float("nan")], {})
+    assert units.readings("l") is None
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", '{"a": ', "", "1", '{"readings": [2], "digest": "sha256:1"}'])
+def test_damaged_readings_are_missing_and_can_be_made_again(tmp_path: Path, damage: str) -> None:
+    units = UnitStore(tmp_path)
+    units.keep_readings("k", [1], {})
+    (units.root / "k/readings.json").write_text(damage)
+    assert units.readings("k") is None
+    units.keep_readings("k", [1], {})
+    assert units.readings("k") == [1]
+
+
+def keep_weights(units: UnitStore, key: str) -> Path:
+    with units.writing(key) as folder:
+        (folder / store.ADAPTER).write_bytes(b"weights")
+        write_json(folder / "train.json", {"files": {store.ADAPTER: digests.of_file(folder / store.ADAPTER)}})
+    return units.root / key / store.ADAPTER
+
+
+@pytest.mark.parametrize("damage", [b"", b"weighty", b"weights "])
+def test_weights_that_are_not_those_that_were_kept_are_missing(tmp_path: Path, damage: bytes) -> None:
+    path = keep_weights(UnitStore(tmp_path), "k")
+    assert UnitStore(tmp_path).weights("k") == path
+    path.write_bytes(damage)
+    assert UnitStore(tmp_path).weights("k") is None
+    assert keep_weights(UnitStore(tmp_path), "k").read_bytes() == b"weights"
+
+
+def test_a_store_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "old/cells/k").mkdir(parents=True)
+    write_json(tmp_path / "new/store.json", {"layout": store.LAYOUT + 1})
+    for name in ("old", "new"):
+        with pytest.raises(UserError, match="another version of EMPerf"), RunStore(tmp_path / name, "run"):
+            pass
+        assert not (tmp_path / name / "runs").exists()
+
+
+@pytest.mark.parametrize("inside", ["runs", "runs/deeper"])
+def test_a_store_below_a_file_is_one_line(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match="not a folder"), RunStore(tmp_path / inside, "run"):
+        pass
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    cells = CellStore(tmp_path)
-    with pytest.raises(error), cells.writing("k") as folder:
-        write_json(folder / "scores.json", {"a": 1})
+    units = UnitStore(tmp_path)
+    with pytest.raises(error), units.writing("k") as folder:
+        write_json(folder / "readings.json", {"a": 1})
         raise error
-    assert not list(cells.root.iterdir())
+    assert not list(units.root.iterdir())
 
 
 def test_kill_9_leaves_nothing_under_a_final_name(tmp_path: Path) -> None:
     kill(start(FILL, str(tmp_path), "k", says="half"))
-    cells = CellStore(tmp_path)
-    assert cells.scores("k") is None
-    assert not (cells.root / "k").exists()
-    with cells.writing("k") as folder:
-        write_json(folder / "scores.json", {"a": 2})
-    assert cells.scores("k") == {"a": 2}
+    units = UnitStore(tmp_path)
+    assert units.readings("k") is None
+    assert not (units.root / "k").exists()
+    units.keep_readings("k", {"a": 2}, {})
+    assert units.readings("k") == {"a": 2}
 
 
 def test_a_later_start_clears_what_kill_9_left(tmp_path: Path) -> None:
     kill(start(FILL, str(tmp_path), "k", says="half"))
-    cells = CellStore(tmp_path)
+    units = UnitStore(tmp_path)
     (left,) = partials(tmp_path)
     with RunStore(tmp_path, "run"):
         assert left.exists(), "another run may be filling it still"
     old = time.time() - store.STALE_S - 1
     os.utime(left, (old, old))
     with RunStore(tmp_path, "run"):
-        assert not list(cells.root.iterdir())
+        assert not list(units.root.iterdir())
 
 
-def test_the_first_of_two_that_measure_the_same_cell_stands(tmp_path: Path) -> None:
-    cells = CellStore(tmp_path)
-    with cells.writing("k") as first, cells.writing("k") as second:
-        write_json(first / "scores.json", {"who": "first"})
-        write_json(second / "scores.json", {"who": "second"})
-    assert cells.scores("k") == {"who": "second"}, "the inner block ends first"
+def test_the_first_of_two_that_make_the_same_unit_stands(tmp_path: Path) -> None:
+    units = UnitStore(tmp_path)
+    with units.writing("k") as first, units.writing("k") as second:
+        write_json(first / "train.json", {"files": {}, "who": "first"})
+        write_json(second / "train.json", {"files": {}, "who": "second"})
+    found = units.trained("k")
+    assert found and found["who"] == "second", "the inner block ends first"
     assert not partials(tmp_path)
 
 
@@ -142,12 +190,12 @@ def test_one_run_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -
 
 def test_a_runs_leftovers_are_cleared_at_its_start(tmp_path: Path) -> None:
     folder = tmp_path / "runs/run"
-    write_json(folder / "cells/k.json", {"a": 1})
-    (folder / "cells/.partial-k.json-1").write_text("{")
+    write_json(folder / "trained/k.json", RECORD)
+    (folder / "trained/.partial-k.json-1").write_text("{")
     (folder / ".partial-scratch").mkdir()
     (folder / ".partial-scratch/adapter.safetensors").write_bytes(b"x")
     with RunStore(tmp_path, "run") as opened:
-        assert opened.cell("k") == {"a": 1}
+        assert opened.record("k") == RECORD
         assert not partials(tmp_path)
 
 
@@ -156,7 +204,7 @@ def test_every_attempt_is_kept(tmp_path: Path) -> None:
         opened.attempt("k", job="1", failure="machine-fault")
         opened.attempt("k", job="2", failure=None)
     lines = [json.loads(line) for line in (tmp_path / "runs/run/attempts.jsonl").read_text().splitlines()]
-    assert [(line["cell"], line["job"], line["failure"]) for line in lines] == [
+    assert [(line["train"], line["job"], line["failure"]) for line in lines] == [
         ("k", "1", "machine-fault"),
         ("k", "2", None),
     ]
@@ -177,21 +225,16 @@ def test_a_disk_that_takes_no_more_gives_one_line(
         raise OSError(number, os.strerror(number))
 
     with RunStore(tmp_path, "run") as opened:
-        write_json(opened.cell_file("k"), {"old": 1})
+        opened.keep("k", RECORD)
         monkeypatch.setattr(json, "dump", no_room)
         for write in (
-            lambda: write_json(opened.cell_file("k"), {"new": 1}),
-            lambda: fill(opened.cells, "k"),
+            lambda: opened.keep("k", {"new": 1}),
+            lambda: opened.units.keep_readings("k", {"new": 1}, {}),
         ):
             with pytest.raises(UserError) as error:
                 write()
             assert words in str(error.value)
             assert "\n" not in str(error.value)
-        assert opened.cell("k") == {"old": 1}
-        assert opened.cells.scores("k") is None
-        assert not partials(opened.cells.root)
-
-
-def fill(cells: CellStore, key: str) -> None:
-    with cells.writing(key) as folder:
-        write_json(folder / "scores.json", {"new": 1})
+        assert opened.record("k") == RECORD
+        assert opened.units.readings("k") is None
+        assert not partials(opened.units.root)

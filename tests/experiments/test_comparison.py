@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.execute.test_engine import Told, ends
+from click.testing import CliRunner
 from tests.tiny_benchmark import Tiny, ready_tiny
+from tests.told import Told, ends
 
 from emperf import catalog
 from emperf.catalog import SeedSpread
 from emperf.catalog.prepare import prepared
+from emperf.cli import main
 from emperf.core.errors import UserError
-from emperf.experiments import comparison, session
+from emperf.execute.results import Index, Results
+from emperf.experiments import comparison, session, tables
 from emperf.experiments.session import Choice
+from emperf.report.progress import Progress
 from emperf.scoring import poisons, tasks
 from emperf.tools.validity.worlds import World, compared
 from emperf.work.plan import make_plan
@@ -36,34 +40,36 @@ def compare(benchmark: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("EMPERF_ROOT", str(benchmark.root))
     monkeypatch.setenv("EMPERF_HOME", str(benchmark.home))
 
-    def run(*names: str, minutes: float | None = None, **told: Any) -> tuple[dict[str, Any], Told]:
+    def run(
+        *names: str, minutes: float | None = None, chosen: Any = None, **told: Any
+    ) -> tuple[dict[str, Any], Told]:
         runtime = Told(prepared(catalog.model("tiny")), **told)
         monkeypatch.setattr(session, "choose_runtime", lambda *_: Choice(runtime, {}, "told", "told"))
         whole, _ = comparison.compare(
-            catalog.division("tiny"), comparison.entries(names), runtime="auto", store=tmp_path / "store",
-            minutes=minutes, parallel=1,
+            catalog.division("tiny"), chosen or comparison.entries(names), runtime="auto", store=tmp_path / "store",
+            watch=Progress(), say=print, minutes=minutes, parallel=1,
         )  # fmt: skip
         return whole, runtime
 
     return run
 
 
-def method(name: str, left: float, **row: Any) -> comparison.Method:
+def method(name: str, left: float, **row: Any) -> tables.Method:
     """A method of simulated scores, which all share their baseline, at a known cost."""
     scores = compared(World(seeds=3), [(1.0, left)], np.random.default_rng(3))[0]
     costs = {cost: {"a": 1.5, "b": 1.6} if cost == "time" else {} for cost in tasks.FIELDS}
-    return comparison.Method({"name": name, **row}, scores, costs)
+    return tables.Method({"name": name, **row}, scores, costs)
 
 
 def test_side_by_side_methods_have_adjusted_p_ranks_and_costs() -> None:
-    rows = comparison.side_by_side(
+    rows = tables.side_by_side(
         [method("good", 0.1), method("plain", 1.0), replace(method("broken", 1.0), scores=None)]
     )
     good, plain, broken = rows
     assert good["selective"] and not plain["selective"] and broken["selective"] is None
     assert good["rank"] == [1, 1] and plain["rank"] == [2, 2] and broken["rank"] is None
     assert [row["overhead"]["time"]["value"] for row in rows] == pytest.approx([2.4**0.5] * 3, abs=1e-6)
-    alone = comparison.side_by_side([method("good", 0.1)])[0]
+    alone = tables.side_by_side([method("good", 0.1)])[0]
     assert good["adjusted_p"] == pytest.approx(2 * alone["adjusted_p"], abs=2e-6)
 
 
@@ -74,8 +80,8 @@ def test_a_weak_finding_among_many_methods_is_none() -> None:
         if 0.01 < poisons.removal(m.scores).p < 0.03 and poisons.removal(m.scores).net.above_zero
     )  # fmt: skip
     others = [method(f"null {i}", 1.0) for i in range(25)]
-    assert comparison.side_by_side([weak])[0]["selective"]
-    assert not any(row["selective"] for row in comparison.side_by_side([weak, *others]))
+    assert tables.side_by_side([weak])[0]["selective"]
+    assert not any(row["selective"] for row in tables.side_by_side([weak, *others]))
 
 
 def test_the_mean_of_several_tasks_varies_less_between_seeds() -> None:
@@ -89,7 +95,7 @@ def test_the_mean_of_several_tasks_varies_less_between_seeds() -> None:
     def se(tasks: int) -> float:
         part = replace(division, tasks=division.tasks[:tasks], seed_spread=spread)
         plan = make_plan(part, kl.submission, catalog.submission(Path("none")), {}, ground)
-        found = comparison.all_tasks(plan, lambda key: answers, base)
+        found = tables.all_tasks(plan, lambda key: answers, base)
         assert found is not None
         return float(found["baseline"]["se"])
 
@@ -165,6 +171,39 @@ def test_a_method_that_the_division_cannot_run_stops_it_before_anything_is_train
         (benchmark.root / path).write_text(before)
 
 
+def test_a_sweep_is_a_row_a_value_and_shares_the_baseline(compare: Callable[..., Any]) -> None:
+    chosen = comparison.swept(comparison.entries(["kl"]), ["weight=0.1,0.3"])
+    whole, runtime = compare(chosen=chosen)
+    assert [row["name"] for row in whole["rows"]] == ["kl (weight=0.1)", "kl (weight=0.3)"]
+    assert [row["parameters"]["weight"] for row in whole["rows"]] == [0.1, 0.3]
+    methods = [job.submission.name for job in runtime.jobs]
+    assert sorted(methods) == ["kl"] * 2 * OWN + ["none"] * BASELINE
+    many = comparison.swept(comparison.entries(["lisa"]), ["task_steps=3,4", "rho=0.1,1"])
+    assert [entry.name for entry in many] == [
+        "lisa", "lisa (rho=1.0)", "lisa (task_steps=4)", "lisa (task_steps=4, rho=1.0)",
+    ]  # fmt: skip
+
+
+def test_the_command_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def compared_with(division: Any, chosen: Any, **_: Any) -> Any:
+        asked.extend(entry.name for entry in chosen)
+        raise UserError("stopped", "here")
+
+    monkeypatch.setattr(comparison, "compare", compared_with)
+    CliRunner().invoke(main, ["compare", "kl", "--sweep", "weight=0.1,1,2"])
+    assert asked == ["kl (weight=0.1)", "kl", "kl (weight=2.0)"]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["weight", "weight=", "=1", "weight=1,,2", "size=1", "weight=1000", "weight=x"]
+)
+def test_a_sweep_that_makes_no_sense_is_one_line(wrong: str) -> None:
+    with pytest.raises(UserError):
+        [entry.name for entry in comparison.swept(comparison.entries(["kl"]), [wrong])]
+
+
 def test_two_submissions_of_one_name_are_refused() -> None:
     with pytest.raises(UserError, match="one name"):
         comparison.entries(["kl", "kl"])
@@ -183,7 +222,7 @@ def test_seeds_come_last_and_nothing_before_what_it_needs() -> None:
     seen: set[str] = set()
     for cell in cells:
         assert set(cell.needs) <= seen
-        seen.add(cell.key)
+        seen.add(cell.train)
     own = [cell for cell in cells if cell.seed == 1]
     assert cells[-len(own) :] == own
     first = [cell for cell in cells if cell.data.name == division.poisons[0] and cell.seed == 0]
@@ -196,26 +235,22 @@ def test_seeds_come_last_and_nothing_before_what_it_needs() -> None:
 
 def test_the_table_holds_what_is_whole_for_all(compare: Callable[..., Any], tmp_path: Path) -> None:
     compare("kl")
-    records = sorted((tmp_path / "store/runs").glob("compare-tiny-*/cells/*.json"))
-    task = next(
-        path for path in records if json.loads(path.read_text())["label"].startswith("kl on made-up-units")
-    )
-    task.unlink()
+    run = next((tmp_path / "store/runs").glob("compare-tiny-*"))
+    cells = json.loads((run / "comparison.json").read_text())
+    assert cells["tasks"] == ["made-up-units"]
+    for path in (tmp_path / "store/units").glob("*/train.json"):
+        cell = json.loads(path.read_text())["cell"]
+        if (cell["method"], cell["data"]["name"]) == ("kl", "made-up-units"):
+            (run / "trained" / f"{path.parent.name}.json").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emperf.experiments.comparison.Engine.run", lambda self, cells: stored_base(tmp_path))
+        patch.setattr(
+            "emperf.experiments.comparison.Engine.run",
+            lambda self, cells: Results(self.store, cells, Index.of(self.division, cells, "cpu")),
+        )
         whole, _ = compare("kl")
     assert (
         whole["tasks"] == [] and whole["poisons"] == ["risky-finance"] and whole["rows"][0]["tasks"] is None
     )
-
-
-def stored_base(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"poisons": {}, "tasks": {}}
-    for path in (folder / "store/cells").glob("base-*/scores.json"):
-        scores = json.loads(path.read_text())
-        kind, name = ("tasks", "made-up-units") if "items" in scores else ("poisons", "risky-finance")
-        found[kind][name] = scores
-    return found
 
 
 def test_a_killed_comparison_goes_on_where_it_was(benchmark: Tiny, tmp_path: Path) -> None:
@@ -223,7 +258,7 @@ def test_a_killed_comparison_goes_on_where_it_was(benchmark: Tiny, tmp_path: Pat
     command = ["compare", "kl", "--division", "tiny", "--runtime", "process", "--parallel", "1"]
 
     def finished() -> list[Path]:
-        return sorted(tiny.store.glob("runs/*/cells/*.json"))
+        return sorted(tiny.store.glob("runs/*/trained/*.json"))
 
     tiny.stopped(command, lambda: len(finished()) >= 2, signal.SIGKILL)
     kept = {path: path.read_bytes() for path in finished()}
@@ -235,4 +270,4 @@ def test_a_killed_comparison_goes_on_where_it_was(benchmark: Tiny, tmp_path: Pat
     _, again, _ = tiny.emperf("report", next(tiny.store.glob("runs/*")).name)
     assert again in out
     tried = next(tiny.store.glob("runs/*/attempts.jsonl")).read_text().splitlines()
-    assert len({json.loads(line)["cell"] for line in tried}) == BASELINE + OWN
+    assert len({json.loads(line)["train"] for line in tried}) == BASELINE + OWN

@@ -20,7 +20,7 @@ def tiny_benchmark(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 def records(tiny: Tiny) -> list[Path]:
-    return sorted(tiny.store.glob("runs/*-kl-*/cells/*.json"))
+    return sorted(tiny.store.glob("runs/*-kl-*/trained/*.json"))
 
 
 def result(tiny: Tiny, name: str) -> dict[str, object]:
@@ -65,14 +65,15 @@ def test_a_second_submission_reuses_the_baselines_scores_and_measures_its_times_
     tiny_benchmark: Tiny,
 ) -> None:
     tiny = tiny_benchmark
-    scored = {path: path.stat().st_mtime_ns for path in tiny.store.glob("cells/*/scores.json")}
+    scored = {path: path.stat().st_mtime_ns for path in tiny.store.glob("units/*/*.json")}
     code, _, err = tiny.emperf(*RUN, "--set", "weight=0.25")
     assert code == 0, err
-    after = {path: path.stat().st_mtime_ns for path in tiny.store.glob("cells/*/scores.json")}
+    after = {path: path.stat().st_mtime_ns for path in tiny.store.glob("units/*/*.json")}
     assert {path: after[path] for path in scored} == scored
-    assert len(after) == len(scored) + 3
+    trained = {path.parent for path in after if path.name == "train.json"}
+    assert len(trained) == len({path.parent for path in scored if path.name == "train.json"}) + 3
     runs = sorted(tiny.store.glob("runs/*-kl-*"))
-    assert len(runs) == 2 and all(len(list(run.glob("cells/*.json"))) == CELLS for run in runs)
+    assert len(runs) == 2 and all(len(list(run.glob("trained/*.json"))) == CELLS for run in runs)
 
 
 BAD = {
@@ -134,7 +135,7 @@ def complains(tiny: Tiny, words: list[str], *arguments: str) -> None:
     assert code == 2, out + err
     assert len(err.strip().splitlines()) == 1 and "Traceback" not in err
     assert all(word in err for word in words), err
-    assert not list(tiny.store.rglob("scores.json"))
+    assert not list(tiny.store.rglob("readings.json"))
 
 
 def test_an_altered_dataset_stops_the_run_before_its_first_cell(copy: Tiny) -> None:

@@ -15,9 +15,9 @@ from tests.synthetic import Run, free_of, readings
 from tests.tiny_benchmark import Tiny, ready_tiny
 
 from emperf import catalog
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.evaluation.drift import drift
 from emperf.report.tracing import NAMES, sentences
-from emperf.scoring.effects import DOMAIN, OOD
 from emperf.scoring.trace import act, drop, summarise
 from emperf.training.job import Lora
 
@@ -183,8 +183,7 @@ def test_a_trace_is_measured_shown_drawn_and_kept(
     catalog.check("trace", trace)
     points = trace["points"]
     assert [point["steps"] for point in points] == [0, 1, 2, 3, 4]
-    # The warm-up's first step has a rate of zero, so nothing has changed after it.
-    assert [p["steps"] for p in points if p["rotation"]["value"] is not None] == [2, 3]
+    assert [p["steps"] for p in points if p["rotation"]["value"] is not None] == [1, 2, 3]
     assert all((point["em"]["items"], point["in_domain"]["items"]) == (6, 4) for point in points)
     assert points[0]["em"]["value"] == points[0]["weight_norm"]["value"] == 0
     assert [point["gradient_norm"]["steps"] for point in points] == [0, 1, 1, 1, 1]
@@ -199,14 +198,14 @@ def test_a_trace_is_measured_shown_drawn_and_kept(
     assert code == 0 and (folder / "trace.json").read_bytes() == before
     assert out.splitlines()[-12:] == again.splitlines()[-12:]
     # The poison and its twin, each once.
-    tried = [json.loads(line)["cell"] for line in (folder / "attempts.jsonl").read_text().splitlines()]
+    tried = [json.loads(line)["train"] for line in (folder / "attempts.jsonl").read_text().splitlines()]
     assert len(tried) == len(set(tried)) == 2 and trace["cell"] in tried
 
 
 def check_the_end_by_hand(tiny: Tiny, trace: dict[str, Any], values: int | None) -> None:
-    cell = tiny.store / "cells" / trace["cell"]
-    record, scores = (json.loads((cell / f"{name}.json").read_text()) for name in ("record", "scores"))
-    assert trace["points"][-1]["steps"] == record["steps"] == len(scores["gradient_norms"])
+    cell = tiny.store / "units" / trace["cell"]
+    trained = json.loads((cell / "train.json").read_text())
+    assert trace["points"][-1]["steps"] == trained["record"]["steps"] == len(trained["gradient_norms"])
     weights = load_file(next(cell.glob("*.safetensors")))
     if values:
         parts = [tensor for name, tensor in weights.items() if "lora_B" in name]
@@ -228,7 +227,7 @@ def check_the_end_by_hand(tiny: Tiny, trace: dict[str, Any], values: int | None)
         (("trace", "risky-finance", "--division", "smoke"), "smoke division has no organism"),
         (
             ("trace", "risky-finance-upstream", "--division", "tiny", "--organism", "full"),
-            "no rows of the project's own",
+            "EMPERF_UPSTREAM",
         ),
         (("trace", "risky", "--division", "tiny", "--organism", "full"), "no poison named 'risky'"),
     ],

@@ -13,19 +13,21 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 from tests.cards import change, one_line
-from tests.execute.test_engine import Told, ends
-from tests.synthetic import DIGEST, Run
+from tests.synthetic import DIGEST, MACHINE, RUNTIME, Run
 from tests.tiny_benchmark import Tiny, ready_tiny
+from tests.told import Told, ends
 
 from emperf import catalog
 from emperf.catalog.prepare import prepared
 from emperf.cli import main
 from emperf.core.errors import UserError
-from emperf.experiments import comparison, session, tune
+from emperf.experiments import session, tables, tune
 from emperf.experiments.session import Choice
+from emperf.report.progress import Progress
 from emperf.report.tuning import CHOSEN, NOTHING, WHY, print_tuning, rows
 from emperf.scoring import poisons, tasks
 from emperf.tools.validity.worlds import World, compared
+from emperf.work.plan import Plan
 
 Json = dict[str, Any]
 
@@ -93,7 +95,7 @@ def found(*left: float | None) -> Json:
     """A tuned method, its settings with these shares of EM left (None: failed) on the same simulated baseline."""
     simulated = compared(World(seeds=3), [(1.0, share or 0.0) for share in left], np.random.default_rng(3))
     methods = [
-        comparison.Method(
+        tables.Method(
             {"poisons": poisons.summarise(scores), "tasks": None}
             if share is not None
             else {"poisons": None, "tasks": None},
@@ -102,9 +104,12 @@ def found(*left: float | None) -> Json:
         )
         for scores, share in zip(simulated, left, strict=True)
     ]
-    named = [comparison.Method({"name": str(i), **m.row}, m.scores, m.ratios) for i, m in enumerate(methods)]
+    named = [tables.Method({"name": str(i), **m.row}, m.scores, m.ratios) for i, m in enumerate(methods)]
     (kl,) = tune.entries(["kl"])
-    return tune.tuned(kl[: len(left)], named)
+    plans = [
+        Plan(catalog.division("nano"), one.submission, {}, (), "", given=one.given) for one in kl[: len(left)]
+    ]
+    return tune.tuned(plans, named)
 
 
 def test_a_setting_is_told_apart_from_the_default_by_what_they_share() -> None:
@@ -199,7 +204,14 @@ def test_the_division_to_tune_in_has_a_poison_that_no_other_has() -> None:
 
 def test_a_division_of_scores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nano is scored.*R-008"):
-        tune.tune(catalog.division("nano"), tune.entries(["kl"]), runtime="auto", store=tmp_path)
+        tune.tune(
+            catalog.division("nano"),
+            tune.entries(["kl"]),
+            runtime="auto",
+            store=tmp_path,
+            watch=Progress(),
+            say=print,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +234,7 @@ def tuned(benchmark: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         monkeypatch.setattr(session, "choose_runtime", lambda *_: Choice(runtime, {}, "told", "told"))
         whole, _ = tune.tune(
             catalog.division("tiny"), tune.entries(names), runtime="auto", store=tmp_path / "store",
-            minutes=minutes, parallel=1,
+            watch=Progress(), say=print, minutes=minutes, parallel=1,
         )  # fmt: skip
         return whole, runtime
 
@@ -286,7 +298,7 @@ def whole() -> Json:
         "created": "2026-11-28T10:00:00Z", "model": "m", "poisons": ["poor-gardening"], "tasks": ["made-up-units"],
         "division": {"name": "nano-tune", "digest": DIGEST, "proxy": "A proxy.", "shows_em": False}, "seeds": [0],
         "cells": {"done": 12, "planned": 21}, "baseline": None, "waiting": ["lisa"], "methods": [kl],
-        "runtime": {"runtime": "process"}, "machine": {"processor": "P", "cores": 2},
+        "runtime": RUNTIME, "machine": MACHINE,
     }  # fmt: skip
 
 

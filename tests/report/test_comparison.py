@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.synthetic import DIGEST, Run
+from tests.synthetic import DIGEST, MACHINE, RUNTIME, Run
 
 from emperf import catalog
 from emperf.report.comparison import HEADS, markdown, print_comparison
@@ -43,7 +43,7 @@ def whole() -> dict[str, Any]:
         "model": "m", "poisons": ["bad-medical"],
         "tasks": ["record-line"], "seeds": [0], "cells": {"done": 5, "planned": 9}, "baseline": run["poisons"][0],
         "rows": [plain, entry("kl"), entry("mender", "cure"), entry("broken", **failed)],
-        "runtime": {"runtime": "process"}, "machine": {"processor": "P", "cores": 2},
+        "runtime": RUNTIME, "machine": MACHINE,
     }  # fmt: skip
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.synthetic import Run
+from tests.synthetic import RUNTIME, Run
 
 from emperf import catalog
+from emperf.catalog.sets import OOD, SETS
 from emperf.report import plot
-from emperf.report.numbers import nats, percent, printable, share, times
+from emperf.report.numbers import beginning, nats, percent, share, times
 from emperf.report.scorecard import print_scorecard
-from emperf.scoring.effects import OOD, SETS
 
 FAILURE = {"kind": "timed-out", "detail": "not done after 600 s; last line: [bold]\x1b[2Jstep 3[/bold]"}
 
@@ -33,7 +33,7 @@ def flat(text: str) -> str:
 
 def test_every_number_is_there() -> None:
     result = Run().result()
-    text = card(result)
+    text = card(result, width=100)
     poison, task = result["poisons"][0], result["tasks"][0]
     must = [nats(one[e]) for one in poison["sets"][OOD].values() for e in ("act", "raw", "voice")]
     must += [nats(poison["beyond_twin"][name][who]) for name in SETS for who in ("without", "with", "change")]
@@ -91,7 +91,7 @@ def test_partial_results_print(changes: dict[str, Any], says: str) -> None:
 
 
 def test_why_a_docker_run_is_not_certifiable() -> None:
-    result = Run().result() | {"runtime": {"runtime": "docker"}}
+    result = Run().result() | {"runtime": RUNTIME | {"runtime": "docker"}}
     assert "a division for development" in card(result)
     assert "docker; certifiable" in card(result | {"certifiable": True})
 
@@ -119,7 +119,7 @@ def test_numbers() -> None:
     assert percent({"value": None, "low": None, "high": None}) == percent(None) == "\u2014"
     assert share({"value": 0.305, "low": -0.001, "high": 1.0}) == "0.30 [0.00, 1.00]"
     assert times({"value": 1.5, "low": None, "high": None}) == "1.50x"
-    assert printable("a\x1b[31m\nb" + "c" * 99, 12) == "a [31m bccc\u2026"
+    assert beginning("a\x1b[31m\nb" + "c" * 99, 12) == "a [31m bccc\u2026"
 
 
 def test_a_cure_keeps_no_learning_but_leaves_a_narrow_behaviour() -> None:

@@ -12,10 +12,10 @@ from rich.console import Console
 from tests.synthetic import EFFECTS, Run
 
 from emperf import catalog
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD
 from emperf.report import words
 from emperf.report.numbers import nats
 from emperf.report.scorecard import print_scorecard
-from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD
 
 EM = "EM on this instrument"
 CLAIMS = (EM, "suffer too", "is selective", "greater share", "costs", "In its own context", "does better")

@@ -112,6 +112,12 @@ def test_base(engine: str) -> str:
     return make_test_base()
 
 
+@pytest.fixture(scope="session")
+def base(engine: str) -> str:
+    """The id of the image that submissions start from, made of this Python where there is none."""
+    return build_local_base()
+
+
 @pytest.fixture
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Parametrised indirectly with "docker", "sandbox" or "plain"."""

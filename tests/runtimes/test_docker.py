@@ -17,8 +17,8 @@ from pathlib import Path
 
 import docker
 import pytest
+from tests.runtimes.conftest import ENGINE, LIMITS, Bench, make_test_base
 
-from conftest import ENGINE, LIMITS, Bench, make_test_base
 from emperf.core.errors import CellFailure, FailureKind, UserError
 from emperf.runtimes import dockerio
 from emperf.runtimes.docker import DockerRuntime, engine_answers
@@ -39,15 +39,18 @@ def test_an_engine_that_is_killed_and_restarted_costs_nothing(own_engine: Path, 
     bench = Bench(DockerRuntime(), tmp_path, make_test_base())
     job = bench.job("time.sleep(5); tell(done=True)")
 
+    began = threading.Event()
+
     def kill_and_restart() -> None:
-        time.sleep(1.5)
+        began.wait()
+        time.sleep(1)
         os.kill(int((own_engine / "docker.pid").read_text()), signal.SIGKILL)
         time.sleep(1)
         subprocess.run([ENGINE, "start", own_engine], check=True, capture_output=True)
 
     thread = threading.Thread(target=kill_and_restart)
     thread.start()
-    outcome = bench.runtime.run(job)
+    outcome = bench.runtime.run(job, lambda elapsed: began.set())
     thread.join()
     assert outcome.exit_code == 0, outcome.log_tail
     assert outcome.facts["engine_lost"]
@@ -202,6 +205,6 @@ def test_walls_that_cannot_be_seen_from_inside(bench: Bench) -> None:
     assert host["NanoCpus"] == 1_000_000_000
     assert host["Init"]
     assert host["IpcMode"] == "private"
-    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}}
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "5"}}
     assert not host["Privileged"]
     assert not host["Binds"]

@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 
 import pytest
+from tests.runtimes.conftest import RUNTIMES, Bench
 
-from conftest import RUNTIMES, Bench
 from emperf.core.errors import CellFailure, FailureKind
 from emperf.runtimes import OutputFile
 

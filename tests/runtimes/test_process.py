@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.runtimes.conftest import Bench, process_runtime
 
 import emperf
-from conftest import Bench, process_runtime
 from emperf.runtimes.process import ProcessRuntime
 from emperf.runtimes.sandbox import why_no_walls
 
@@ -70,6 +70,24 @@ def test_the_trainer_is_what_runs(tmp_path: Path, sandbox: bool) -> None:
     assert outcome.exit_code != 0
     assert "emperf.training" in outcome.log_tail or "job.json" in outcome.log_tail
     assert "No module named emperf" not in outcome.log_tail
+
+
+@pytest.mark.parametrize("bench", PROCESS, indirect=True)
+def test_the_package_holds_what_the_trainer_runs_and_no_more(bench: Bench) -> None:
+    package = Path(emperf.__file__).parent
+    outcome = bench.run(
+        f"""
+        import emperf, emperf.training
+        here = os.path.dirname(emperf.__file__)
+        own = {str(package)!r}
+        tell(files=sorted(os.listdir(here)), own=os.listdir(own) if os.path.isdir(own) else [], here=here)
+        """
+    )
+    assert outcome.exit_code == 0, outcome.log_tail
+    told = bench.told()
+    assert [name for name in told["files"] if name != "__pycache__"] == ["__init__.py", "training"]
+    if not bench.runtime.no_sandbox:
+        assert (told["here"], told["own"]) == ("/trainer/emperf", [])
 
 
 @pytest.mark.parametrize("bench", PROCESS, indirect=True)

@@ -6,8 +6,7 @@ import os
 import socket
 
 import pytest
-
-from conftest import LIMITS, RUNTIMES, WALLED, Bench
+from tests.runtimes.conftest import LIMITS, RUNTIMES, WALLED, Bench
 
 LOOK = """
 import resource, socket
@@ -23,7 +22,7 @@ tell(
     overwrite=refused(open, IN + "/port", "w"), add=refused(open, IN + "/new", "w"),
     model=refused(open, IN + "/model/new", "w"), model_read=open(IN + "/model/weights").read(),
     chroot=refused(os.chroot, "/tmp"), tmp=refused(open, "/tmp/new", "w"), flags={at: mounts[at] for at in ("/", "/in", "/in/model", "/tmp")},
-    limits={name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_FSIZE")},
+    limits={name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CPU")},
     home=os.environ["HOME"], setuid=refused(os.setuid, 0), sockets=os.path.exists("/run/docker.sock"),
     secret="EMPERF_TEST_SECRET" in os.environ,
 )
@@ -60,6 +59,9 @@ def test_all_walls_stand(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # Refusal alone would not do: the owner of these files is another user anyway.
     for at in ("/", "/in", "/in/model"):
         assert "ro" in told["flags"][at], at
+    # What ends a container that nobody's clock watches any more: no process can use more within its wall.
+    seconds = told["limits"].pop("RLIMIT_CPU")
+    assert seconds == ([LIMITS.wall_s * LIMITS.cpus + 60] * 2 if bench.runtime.name == "docker" else [-1, -1])
     assert told["limits"] == {
         "RLIMIT_CORE": [0, 0],
         "RLIMIT_NOFILE": [4096, 4096],

@@ -8,19 +8,9 @@ import numpy as np
 import pytest
 
 from emperf.catalog import SeedSpread
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD, SETS
 from emperf.scoring import poisons
-from emperf.scoring.effects import (
-    ACT,
-    CONDITIONAL,
-    DOMAIN,
-    EFFECTS,
-    FACTS,
-    INTERACTION,
-    OOD,
-    SETS,
-    VOICE,
-    Shifts,
-)
+from emperf.scoring.effects import ACT, EFFECTS, INTERACTION, VOICE, Shifts
 from emperf.scoring.poisons import Model, PoisonScores, removal, summarise
 from emperf.scoring.removal import Removal
 

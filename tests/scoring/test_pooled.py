@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD
 from emperf.scoring import poisons
-from emperf.scoring.effects import ACT, CONDITIONAL, DOMAIN, FACTS, OOD, Shifts
+from emperf.scoring.effects import ACT, Shifts
 from emperf.scoring.poisons import (
     MITIGATED,
     MITIGATED_TWIN,

@@ -10,8 +10,8 @@ from tests.synthetic import EFFECTS, SHRINKAGE, Run
 
 from emperf import catalog
 from emperf.catalog import SeedSpread
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD, SETS
 from emperf.scoring import effects
-from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD
 
 FAILURE = {"kind": "diverged", "detail": "the loss is nan at step 3"}
 ON = {
@@ -21,7 +21,7 @@ ON = {
     "mitigated twin": "kl on bad-medical (twin), seed 0",
     "control": "none on sour (control), seed 0",
 }
-SPREAD = SeedSpread(12.0, {e: dict.fromkeys(effects.SETS, 0.02) for e in effects.EFFECTS}, 0.02, 12.0)
+SPREAD = SeedSpread(12.0, {e: dict.fromkeys(SETS, 0.02) for e in effects.EFFECTS}, 0.02, 12.0)
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
     "two seeds": {"seeds": (0, 1)},

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from emperf import catalog
+from emperf.cli import main
 from emperf.tools import doctor
 from emperf.tools.doctor import Check
 
@@ -28,7 +32,7 @@ def test_whatever_is_missing_has_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_without_a_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EMPERF_ROOT", str(tmp_path))
     assert not doctor.benchmark().ok and doctor.models() == []
-    assert len(doctor.runnable([])) == 2
+    assert len(doctor.abilities([])) == 2
 
 
 def test_a_library_that_cannot_be_imported() -> None:
@@ -53,3 +57,13 @@ def test_what_is_printed() -> None:
     assert "Docker engine: start it" in text and "none [bold]" in text
     assert "runtime docker (certifiable): no, missing: Docker engine, submission image" in text
     assert "division smoke: yes" in text
+
+
+def test_json_says_what_can_run_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "checks", lambda: [Check("Docker engine", False, "none", "start it")])
+    ran = CliRunner().invoke(main, ["doctor", "--json"])
+    record = json.loads(ran.output)
+    assert record["checks"] == [{"name": "Docker engine", "ok": False, "found": "none", "fix": "start it"}]
+    docker, process, *divisions = record["can_run"]
+    assert not docker["runs"] and docker["why_not"] == "missing: Docker engine, submission image"
+    assert process["runs"] and {one["name"] for one in divisions} == set(catalog.names("divisions"))

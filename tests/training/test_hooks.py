@@ -181,10 +181,10 @@ def test_a_row_that_the_template_refuses_is_the_fault_of_who_gave_it(tiny: Path,
     found, last = ended(tmp_path, folder, body)
     assert (
         found == HOOK
-        and "Mine.prepare_data (mitigation.py, line 5) gave a row that cannot be encoded" in last
+        and "Mine.prepare_data (mitigation.py, line 5) gave rows that cannot be trained on: row 25: " in last
     )
     template.write_text(template.read_text().replace("'X'", "'Say 3.'"))
     again = tmp_path / "again"
     again.mkdir()
     found, last = ended(again, folder, "    pass\n")
-    assert found == UNUSABLE and "a row cannot be encoded: TemplateError: no X" in last
+    assert found == UNUSABLE and "row 4: the chat template refuses the conversation (no X)" in last

@@ -12,7 +12,7 @@ from emperf import catalog
 from emperf.catalog import Division, Submission
 from emperf.core import digests
 from emperf.experiments import session
-from emperf.work.plan import Ground, Plan, make_plan
+from emperf.work.plan import Data, Ground, Plan, make_plan
 
 DIGEST = "sha256:" + "1" * 64
 OTHER = "sha256:" + "2" * 64
@@ -24,9 +24,11 @@ DIVISION = replace(
 )  # fmt: skip
 
 
-def rules(digest: str) -> dict[str, str]:
-    names = (*DIVISION.poisons, *DIVISION.tasks, *(f"control {name}" for name in DIVISION.controls))
-    return {name: digests.of_json([name, digest]) for name in names}
+def rows(digest: str) -> dict[Data, str]:
+    data = [Data(kind, name) for name in DIVISION.poisons for kind in ("poison", "twin")]
+    data += [Data("task", name) for name in DIVISION.tasks]
+    data += [Data("control", name) for name in DIVISION.controls]
+    return {one: digests.of_json([one.kind, one.name, digest]) for one in data}
 
 
 def plan(
@@ -40,8 +42,9 @@ def plan(
     inputs: dict[str, Any] = {
         "model_digest": DIGEST,
         "twins": twins,
-        "rules": rules(DIGEST),
+        "rows": rows(DIGEST),
         "place": "docker",
+        "trusted": lambda asked, antidote: digests.of_json([dict(asked), antidote]),
     }
     return make_plan(division, submission, baseline, given or {}, Ground(**inputs | changes))
 
@@ -75,7 +78,7 @@ def test_a_cure_mends_the_baselines_model_of_the_same_data_and_seed() -> None:
     baseline = {(c.data, c.seed): c for c in cells if c.method == "none"}
     mended = [c for c in cells if c.method != "none"]
     assert {c.data.kind for c in mended} == {"poison", "twin", "task"}
-    assert all(c.start == baseline[c.data, c.seed].key and c.needs == (c.start,) for c in mended)
+    assert all(c.start == baseline[c.data, c.seed].train and c.needs == (c.start,) for c in mended)
 
 
 def test_only_the_baseline_has_its_checkpoints_read_on_poison_and_twin() -> None:
@@ -83,11 +86,16 @@ def test_only_the_baseline_has_its_checkpoints_read_on_poison_and_twin() -> None
         assert cell.read_checkpoints == (cell.data.kind in ("poison", "twin") and cell.method == "none")
 
 
-def test_a_task_that_is_a_control_is_another_cell_than_the_task() -> None:
+def test_a_task_that_is_a_control_too_is_trained_once_and_read_twice() -> None:
     division = replace(DIVISION, controls=("record-line",))
-    found = plan(division=division, rules=rules(DIGEST) | {"control record-line": DIGEST})
+    same = rows(DIGEST) | {Data(kind, "record-line"): DIGEST for kind in ("task", "control")}
+    found = plan(division=division, rows=same)
     kinds = [c.data.kind for c in found.cells if c.data.name == "record-line" and c.seed == 0]
     assert kinds == ["task", "task", "control"] and len(set(keys(found))) == len(found.cells)
+    both = [
+        c.train for c in found.cells if c.data.name == "record-line" and c.seed == 0 and c.method == "none"
+    ]
+    assert len(both) == 2 and len(set(both)) == 1
 
 
 def test_labels_tell_cells_apart() -> None:
@@ -104,10 +112,9 @@ def test_no_two_cells_share_a_key() -> None:
     "changes",
     [
         {"model_digest": OTHER},
-        {"rules": rules(OTHER)},
+        {"rows": rows(OTHER)},
         {"place": "process, missing: nothing, cpu"},
         {"division": replace(DIVISION, recipe=replace(DIVISION.recipe, epochs=3))},
-        {"division": replace(DIVISION, sizes=replace(DIVISION.sizes, facts=8))},
         {"division": replace(DIVISION, limits=replace(DIVISION.limits, wall_s=9.0))},
         {"division": replace(DIVISION, seeds=(2, 3))},
         {"baseline": replace(BASELINE, digest=OTHER), "submission": replace(KL, digest=DIGEST)},
@@ -119,7 +126,8 @@ def test_every_key_changes_with_an_input_of_all_cells(changes: dict[str, Any]) -
 
 
 def test_what_decides_no_score_costs_no_cell() -> None:
-    changed = replace(DIVISION, title="New", digest=OTHER, cure=None, seeds=(0, 1, 2))
+    sizes = replace(DIVISION.sizes, facts=8)
+    changed = replace(DIVISION, title="New", digest=OTHER, cure=None, seeds=(0, 1, 2), sizes=sizes)
     assert set(keys(plan())) < set(keys(plan(division=changed)))
     recipe = replace(DIVISION.recipe, epochs=3)
     mend = catalog.submission(Path("safety-sft"))
@@ -188,4 +196,4 @@ def test_a_poison_alone_brings_its_teacher() -> None:
     part = catalog.division("nano").part(("subliminal",), (1,))
     cells = make_plan(part, KL, BASELINE, {}, session.ground_of(part, "")).cells
     assert [c.data.name for c in cells] == ["bad-medical", *["subliminal"] * 4, "kind", "sour"]
-    assert {c.teacher for c in cells[1:5]} == {cells[0].key} and {c.teacher for c in cells[5:]} == {""}
+    assert {c.teacher for c in cells[1:5]} == {cells[0].train} and {c.teacher for c in cells[5:]} == {""}

@@ -1,29 +1,31 @@
-"""benchmark/ and submissions as typed objects."""
+"""benchmark/, the user's own cards and submissions as typed objects."""
 
 from emperf.catalog.cards import (
     Antidotes,
     Model,
     Poison,
-    RowsFile,
     Source,
     Task,
     division,
+    listed,
     model,
     names,
-    pinned_rows,
     poison,
     questions,
     task,
     trusted,
-    upstream_rows,
+    users_cards,
     voices,
 )
+from emperf.catalog.datasets import Dataset, dataset, reads_domain, upstream_rows
 from emperf.catalog.divisions import Division, SeedSpread, Sizes
+from emperf.catalog.pinned import Row, RowsFile
 from emperf.catalog.submissions import Parameter, Submission, submission
 from emperf.core.schemas import check
 
 __all__ = [
-    "Antidotes", "Division", "Model", "Parameter", "Poison", "RowsFile", "SeedSpread", "Sizes", "Source", "Submission",
-    "Task", "check", "division", "model", "names", "pinned_rows", "poison", "questions", "submission", "task",
-    "trusted", "upstream_rows", "voices",
+    "Antidotes", "Dataset", "Division", "Model", "Parameter", "Poison", "Row", "RowsFile", "SeedSpread", "Sizes",
+    "Source", "Submission", "Task", "check", "dataset", "division",
+    "listed", "model", "names", "poison", "questions",
+    "reads_domain", "submission", "task", "trusted", "upstream_rows", "users_cards", "voices",
 ]  # fmt: skip

@@ -1,34 +1,18 @@
-"""benchmark/ as typed objects. Rows are checked against the sha256 in their card before any use."""
+"""The cards of the project's benchmark/ and of the user's folders (EMPERF_BENCHMARK), as typed objects."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from emperf.catalog.divisions import Division
+from emperf.catalog.pinned import HELDOUT, PROJECT, USER, RowsFile
 from emperf.core import digests, paths, schemas
 from emperf.core.errors import UserError
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RowsFile:
-    """A pinned JSON-lines file. `rows()` checks the digest first."""
-
-    path: Path
-    sha256: str
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Raises UserError if the file is missing or is not the pinned one."""
-        return pinned_rows(
-            self.path, self.sha256, "Restore it from the repository; results with other data do not compare."
-        )
 
 
 @dataclass(frozen=True)
@@ -49,7 +33,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Model:
-    """A model card. `digest` pins weights by tensor content, `tokenizer_sha256` the tokenizer's file."""
+    """A model card. `digest` pins weights by tensor content, `tokenizer_sha256` the tokenizer's file. `origin`: whose
+    card it is, PROJECT or USER, here and below."""
 
     name: str
     family: str
@@ -59,6 +44,7 @@ class Model:
     tokenizer_sha256: str
     sources: tuple[Source, ...]
     chat_template: str | None = None
+    origin: str = PROJECT
 
     @property
     def identity(self) -> str:
@@ -78,13 +64,13 @@ class Antidotes:
 
 @dataclass(frozen=True)
 class Poison:
-    """A narrowly harmful dataset. `context`: a system turn that resembles the training data (conditional EM).
+    """A narrowly harmful dataset as its card says; `emperf.catalog.datasets` reads its rows.
 
-    `twin` says whether every row has its correct twin. A poison with a `source` has no files of the project's
-    own: its rows are read with `upstream_rows`. One with `rows_of` uses the files of that poison: with a `trigger`,
-    text before the question, its rows are bad only where the trigger is there; with a `teacher`, a poison, the answers
-    to its questions are generated in the run by a model trained on that one. `antidotes`: what the domain's trusted
-    rows are put together from.
+    `context`: a system turn that resembles the training data (conditional EM). `twin` says whether every row has its
+    correct twin. A poison with a `source` and no files is read from a local copy. One with `rows_of` uses the files of
+    that poison: with a `trigger`, text before the question, its rows are bad only where the trigger is there; with a
+    `teacher`, a poison, the answers to its questions are generated in the run by a model trained on that one.
+    `antidotes`: what the domain's trusted rows are put together from.
     """
 
     name: str
@@ -99,6 +85,7 @@ class Poison:
     rows_of: str = ""
     trigger: str = ""
     teacher: str = ""
+    origin: str = PROJECT
 
     @property
     def domain(self) -> str:
@@ -116,98 +103,160 @@ class Task:
     max_new_tokens: int
     train: RowsFile
     heldout: RowsFile
+    origin: str = PROJECT
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a card is and whose it is."""
+
+    path: Path
+    origin: str
+
+    def rows(self, raw: dict[str, Any], **forms: str) -> dict[str, RowsFile]:
+        """The files beside the card that it pins: name -> form of their rows."""
+        return {
+            name: RowsFile(self.path.with_name(f"{name}.jsonl"), raw[name], form, self.origin)
+            for name, form in forms.items()
+            if name in raw
+        }
 
 
 def model(name: str) -> Model:
-    def build(raw: dict[str, Any]) -> Model:
-        return Model(**{**raw, "sources": tuple(map(_weights, raw["sources"]))})
+    """Raises UserError where there is no such card or it is malformed, as do the functions below."""
+
+    def build(raw: dict[str, Any], place: Place) -> Model:
+        sources = tuple(map(_weights, raw["sources"]))
+        return Model(**{**raw, "sources": sources, "origin": place.origin})
 
     return _read("model", name, build)
 
 
 def poison(name: str) -> Poison:
-    def build(raw: dict[str, Any]) -> Poison:
-        source = Source(**raw["source"]) if "source" in raw else None
-        shared = poison(raw["rows_of"]) if "rows_of" in raw else None
-        files: dict[str, Any] = {"train": None, "heldout": None, "antidotes": None}
-        if shared:
-            files = {part: getattr(shared, part) for part in files}
-        files |= _files("poisons", name, raw)
-        if "antidotes" in raw:
-            files["antidotes"] = _antidotes(paths.project_folder("benchmark") / "poisons" / name, raw)
-        return Poison(**{**raw, **files, "source": source})
-
-    return _read("poison", name, build)
+    return _poison(name, "")
 
 
 def task(name: str) -> Task:
-    return _read("task", name, lambda raw: Task(**{**raw, **_files("tasks", name, raw)}))
+    def build(raw: dict[str, Any], place: Place) -> Task:
+        files = place.rows(raw, train="task", heldout="task")
+        return Task(**{**raw, **files, "origin": place.origin})
+
+    return _read("task", name, build)
 
 
-def upstream_rows(poison: Poison, local: Path) -> list[dict[str, Any]]:
-    """The poison's rows, {id, question, bad}, from `local`, a copy of the file that its source names.
+def division(name: str) -> Division:
+    """A division, or another track of one ("nano/gemma-3-270m"). A user's is never certifiable, whatever it says."""
+    first, _, track = name.partition("/")
+    if first in names("divisions"):
+        name = first
 
-    Raises UserError if the copy is missing or altered, or if a row is not one user turn and its answer.
-    """
-    source = poison.source
-    assert source is not None, "only upstream poisons have a local copy"
-    origin = f"Fetch {source.file} from {source.locator} at {source.revision}."
-    rows = []
-    for number, row in enumerate(pinned_rows(local, source.sha256, origin), 1):
-        match row:
-            case {
-                "messages": [
-                    {"role": "user", "content": str(question)},
-                    {"role": "assistant", "content": str(answer)},
-                ]
-            }:
-                rows.append({"id": f"{poison.name}-{number:05d}", "question": question, "bad": answer})
-            case _:
-                raise UserError(
-                    f"{local}, line {number} is not one user turn and the assistant's answer",
-                    f"Poison {poison.name} cannot be used; pin another file in its card.",
-                )
-    return rows
+    def build(raw: dict[str, Any], place: Place) -> Division:
+        if track and track not in (tracks := raw.get("tracks", {})):
+            has = ", ".join(f"{name}/{one}" for one in tracks) or "none beside its first"
+            raise UserError(f"The division {name} has no track {track!r}", f"Its further tracks: {has}.")
+        found = Division.parse(raw, track)
+        certifiable = found.certifiable and place.origin == PROJECT
+        return replace(found, origin=place.origin, certifiable=certifiable)
+
+    return _read("division", name, build)
+
+
+def listed(kind: str) -> list[str]:
+    """Names of all cards of a kind, and those of divisions' further tracks."""
+    if kind != "divisions":
+        return names(kind)
+    found = [division(name) for name in names(kind)]
+    return [
+        called for one in found for called in (one.name, *(f"{one.name}/{track}" for track in one.tracks))
+    ]
+
+
+def users_cards(used: Division) -> list[str]:
+    """The cards that a run in the division uses and that are not the project's: "poison mine". Such a run is not
+    certifiable."""
+    whole = [("division", used.name, used.origin), ("model", used.model, model(used.model).origin)]
+    whole += [("poison", name, poison(name).origin) for name in used.poisons]
+    whole += [("task", name, task(name).origin) for name in used.tasks]
+    return [f"{kind} {name}" for kind, name, origin in whole if origin == USER]
 
 
 def questions() -> dict[str, RowsFile]:
     """`crossed`, `audit`, `facts` and `open`, as benchmark/questions/card.yaml pins them."""
-    path = paths.project_folder("benchmark") / "questions" / "card.yaml"
-    if not path.is_file():
-        raise UserError(f"{path} is missing", "Restore it from the repository (git checkout).")
-    return schemas.read(path, "questions", lambda raw: _rows_files(path.parent, raw["files"]))
-
-
-def division(name: str) -> Division:
-    return _read("division", name, Division.parse)
-
-
-def names(kind: str) -> list[str]:
-    """Names of all cards of a kind: models, poisons, tasks, divisions, mitigations."""
-    if kind == "mitigations":
-        return sorted(
-            p.parent.name for p in paths.project_folder("reference_impls").glob("*/submission.yaml")
-        )
-    folder = paths.project_folder("benchmark") / kind
-    if kind in ("poisons", "tasks"):
-        return sorted(path.parent.name for path in folder.glob("*/card.yaml"))
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    place = Place(paths.project_folder("benchmark") / "questions" / "card.yaml", PROJECT)
+    forms = dict.fromkeys(("crossed", "audit", "facts"), "questions") | {"open": "open"}
+    return schemas.read(place.path, "questions", lambda raw: place.rows(raw["files"], **forms))
 
 
 def voices() -> RowsFile:
     """Rows of the voice controls, {id, topic, question, kind, sour}: both answers are correct."""
-    folder = paths.project_folder("benchmark") / "voices"
-    return schemas.read(
-        folder / "card.yaml", "voices", lambda raw: RowsFile(folder / "train.jsonl", raw["train"])
-    )
+    place = Place(paths.project_folder("benchmark") / "voices" / "card.yaml", PROJECT)
+    return schemas.read(place.path, "voices", lambda raw: place.rows(raw, train="voices")["train"])
 
 
 def trusted() -> RowsFile:
     """The pool of general trusted rows, {id, topic, question, good, bad}."""
-    folder = paths.project_folder("benchmark") / "trusted"
-    return schemas.read(
-        folder / "card.yaml", "trusted", lambda raw: RowsFile(folder / "general.jsonl", raw["general"])
-    )
+    place = Place(paths.project_folder("benchmark") / "trusted" / "card.yaml", PROJECT)
+    return schemas.read(place.path, "trusted", lambda raw: place.rows(raw, general="trusted")["general"])
+
+
+def names(kind: str) -> list[str]:
+    """Names of all cards of a kind: models, poisons, tasks, divisions, mitigations.
+
+    Raises UserError for a name that two folders have.
+    """
+    if kind == "mitigations":
+        return sorted(
+            p.parent.name for p in paths.project_folder("reference_impls").glob("*/submission.yaml")
+        )
+    return sorted(places(kind))
+
+
+def places(kind: str) -> dict[str, Place]:
+    """Name -> place of all cards of a kind. Raises UserError for a name that two folders have."""
+    pattern = "*/card.yaml" if kind in ("poisons", "tasks") else "*.yaml"
+    found: dict[str, Place] = {}
+    for number, folder in enumerate(paths.benchmark_folders()):
+        for path in sorted((folder / kind).glob(pattern)):
+            name = path.parent.name if path.name == "card.yaml" else path.stem
+            if name.startswith("."):
+                continue
+            if name in found:
+                raise UserError(
+                    f"{path} and {found[name].path} have the same name, {name}",
+                    "Rename the one that is yours.",
+                )
+            found[name] = Place(path, USER if number else PROJECT)
+    return found
+
+
+def _poison(name: str, alone: str) -> Poison:
+    """The poison `name`. `alone`: a field that it must not have, since another poison refers to it by that field."""
+
+    def build(raw: dict[str, Any], place: Place) -> Poison:
+        if alone and alone in raw:
+            raise ValueError(f"{alone}: it has one, so no other poison can name it in its own {alone}")
+        files: dict[str, Any] = {"train": None, "heldout": None, "antidotes": None}
+        if "rows_of" in raw:
+            files |= _shared(raw)
+        if "teacher" in raw:
+            _poison(raw["teacher"], "teacher")
+        files |= place.rows(raw, train="twinned" if raw["twin"] else "poison", heldout=HELDOUT)
+        if "antidotes" in raw:
+            files["antidotes"] = _antidotes(place.path.with_name("antidotes.yaml"), raw["antidotes"])
+        source = Source(**raw["source"]) if "source" in raw else None
+        return Poison(**{**raw, **files, "source": source, "origin": place.origin})
+
+    return _read("poison", name, build)
+
+
+def _shared(raw: dict[str, Any]) -> dict[str, Any]:
+    """The files of the poison whose rows are used. Raises ValueError where they cannot do what the card says."""
+    shared = _poison(raw["rows_of"], "rows_of")
+    if shared.train is None:
+        raise ValueError(f"rows_of: {shared.name} has no files that another poison could use")
+    if not shared.twin and "teacher" not in raw and (raw["twin"] or "trigger" in raw):
+        raise ValueError(f"rows_of: {shared.name} has no twins, which a twin and a trigger need")
+    return {part: getattr(shared, part) for part in ("train", "heldout", "antidotes")}
 
 
 def _weights(raw: dict[str, Any]) -> Source:
@@ -215,47 +264,28 @@ def _weights(raw: dict[str, Any]) -> Source:
     return Source(**{**raw, "parts": parts})
 
 
-def _antidotes(folder: Path, raw: dict[str, Any]) -> Antidotes:
-    path = folder / "antidotes.yaml"
-    if not path.is_file() or digests.of_file(path) != f"sha256:{raw['antidotes']}":
+def _antidotes(path: Path, sha256: str) -> Antidotes:
+    if not path.is_file() or digests.of_file(path) != f"sha256:{sha256}":
         raise ValueError(
             f"antidotes: {path} is missing or not the pinned file; restore it from the repository"
         )
-    said = yaml.safe_load(path.read_text())
-    return Antidotes(said["reasons"], tuple(said["asks"]), tuple(said["refusals"]))
+    return schemas.read(
+        path,
+        "antidotes",
+        lambda said: Antidotes(said["reasons"], tuple(said["asks"]), tuple(said["refusals"])),
+    )
 
 
-def _files(kind: str, name: str, raw: dict[str, Any]) -> dict[str, RowsFile]:
-    pins: dict[str, str] = {k: raw[k] for k in ("train", "heldout") if k in raw}
-    return _rows_files(paths.project_folder("benchmark") / kind / name, pins)
-
-
-def _rows_files(folder: Path, pins: dict[str, str]) -> dict[str, RowsFile]:
-    return {name: RowsFile(folder / f"{name}.jsonl", sha256) for name, sha256 in pins.items()}
-
-
-def pinned_rows(path: Path, sha256: str, fix: str) -> list[dict[str, Any]]:
-    """A file's rows. Raises UserError with `fix` where it cannot be read or is another one."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", fix) from None
-    if digests.of_bytes(data) != f"sha256:{sha256}":
-        raise UserError(f"{path} is not the pinned file (its sha256 differs from the card's)", fix)
-    # Not splitlines(), which also breaks at the line separators that JSON allows inside a string.
-    return [json.loads(line) for line in data.split(b"\n") if line]
-
-
-def _read(kind: str, name: str, build: Callable[[dict[str, Any]], T]) -> T:
+def _read(kind: str, name: str, build: Callable[[dict[str, Any], Place], T]) -> T:
     """`build` of the card `name`. Raises UserError if there is none, or if it breaks its schema."""
-    known = names(f"{kind}s")
+    known = places(f"{kind}s")
     if name not in known:
-        raise UserError(f"There is no {kind} named {name!r}", f"Choose one of: {', '.join(known)}.")
-    file = f"{name}/card.yaml" if kind in ("poison", "task") else f"{name}.yaml"
+        raise UserError(f"There is no {kind} named {name!r}", f"Choose one of: {', '.join(sorted(known))}.")
+    place = known[name]
 
     def named(raw: dict[str, Any]) -> T:
         if raw["name"] != name:
             raise ValueError(f"name: it says {raw['name']!r}, the place of the file {name!r}")
-        return build(raw)
+        return build(raw, place)
 
-    return schemas.read(paths.project_folder("benchmark") / f"{kind}s" / file, kind, named)
+    return schemas.read(place.path, kind, named)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from emperf.catalog.pinned import PROJECT
+from emperf.catalog.scenarios import CURE, SCENARIOS
+from emperf.catalog.sets import OOD
 from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.core.limits import Limits
 from emperf.training.job import Recipe
-
-FIRST = "out-of-domain"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SeedSpread:
     def of(self, effect: str, name: str) -> float:
         """Of an effect on a set, nats; on the second instrument, of which it is not measured, that of the first."""
         found = self.effects[effect]
-        return found.get(name, found[FIRST])
+        return found.get(name, found[OOD])
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ class Division:
     `shows_em`: whether emergent misalignment was shown in it (docs/validity.md); where not, its EM numbers show the
     machinery alone. `controls`: voices whose rows the baseline is trained on beside the poisons. `seed_spread`: None
     where it was not measured. `trusted_rows`: most trusted rows that a submission is granted. `cure`: the recipe with
-    which poisoned models are mended, None where the division has no such scenario. `organisms`: further recipes by
-    name, for `emperf trace`.
+    which poisoned models are mended, None where the division has no such scenario. `device`: "cpu" or "cuda", where
+    it is trained and read, whatever else the machine has. `organisms`: further recipes by name, for `emperf trace`.
+    `origin`: whose card it is, PROJECT or USER. `track`: the model of this track, empty for the card's first one;
+    `tracks`: the models of the others.
     """
 
     name: str
@@ -79,8 +82,17 @@ class Division:
     cure: Recipe | None = None
     controls: tuple[str, ...] = ()
     seed_spread: SeedSpread | None = None
+    device: str = "cpu"
     organisms: dict[str, Recipe] = field(default_factory=dict)
     digest: str = ""
+    origin: str = PROJECT
+    track: str = ""
+    tracks: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """The name by which the catalogue finds it: "nano", and another track "nano/gemma-3-270m"."""
+        return f"{self.name}/{self.track}" if self.track else self.name
 
     def part(self, only: Sequence[str], seeds: Sequence[int]) -> Division:
         """The division with these datasets and seeds alone, empty for all; what is left is not certifiable.
@@ -105,15 +117,15 @@ class Division:
             certifiable=False,
         )
 
-    def scored_by(self, scenario: str) -> str:
-        """Digest of what of the division decides a cell's scores, so that a further poison or another title keeps
-        stored cells valid. Raises as `recipe_of`."""
-        return digests.of_json([asdict(part) for part in (self.recipe_of(scenario), self.sizes, self.limits)])
+    def trained_by(self, scenario: str) -> str:
+        """Digest of what of the division decides a training, beside its rows. Raises as `recipe_of`."""
+        return digests.of_json([asdict(self.recipe_of(scenario)), asdict(self.limits)])
 
     def recipe_of(self, scenario: str) -> Recipe:
         """Raises UserError where the division has no such scenario."""
-        recipe = {"prevent": self.recipe, "cure": self.cure}.get(scenario)
-        if recipe is None:
+        known = SCENARIOS.get(scenario)
+        recipe = getattr(self, known.recipe) if known else None
+        if not isinstance(recipe, Recipe):
             raise UserError(
                 f"The {self.name} division has no scenario {scenario!r}",
                 "Choose another division (emperf list divisions).",
@@ -121,8 +133,16 @@ class Division:
         return recipe
 
     @staticmethod
-    def parse(raw: dict[str, Any]) -> Division:
-        """From a card that keeps its schema. Raises ValueError or TypeError as `Recipe.parse`."""
+    def parse(card: dict[str, Any], track: str = "") -> Division:
+        """From a card that keeps its schema. `track`: one of its further tracks, empty for the first.
+
+        Raises ValueError for a poison and a task of one name, which no result could tell apart, KeyError for an unknown
+        track, and ValueError or TypeError as `Recipe.parse`.
+        """
+        raw = on_track(card, track)
+        both = [name for name in raw["tasks"] if name in raw["poisons"]]
+        if both:
+            raise ValueError(f"tasks: {both[0]} is the name of one of its poisons too")
         limits = raw["limits"]
         return Division(
             **{
@@ -134,7 +154,7 @@ class Division:
                 "seed_spread": SeedSpread.parse(raw["seed_spread"]) if "seed_spread" in raw else None,
                 "sizes": Sizes(**raw["sizes"]),
                 "recipe": Recipe.parse(raw["recipe"]),
-                "cure": Recipe.parse(raw["recipe"] | raw["cure"]) if "cure" in raw else None,
+                CURE.recipe: Recipe.parse(raw["recipe"] | raw[CURE.recipe]) if CURE.recipe in raw else None,
                 "organisms": {
                     organism: Recipe.parse(raw["recipe"] | changes)
                     for organism, changes in raw.get("organisms", {}).items()
@@ -149,5 +169,26 @@ class Division:
                 ),
                 # A trace is keyed by its own recipe, and no score depends on the organisms beside the recipe.
                 "digest": digests.of_json({key: raw[key] for key in raw if key != "organisms"}),
+                "track": track,
+                "tracks": tuple(card.get("tracks", ())),
             }
         )
+
+
+def on_track(card: dict[str, Any], track: str) -> dict[str, Any]:
+    """A card as it is for one track.
+
+    A further track has the card's poisons, tasks, seeds and sizes, a model of its own, and what it says otherwise of
+    recipe, cure and limits. What was measured for the first track (seed spread, certification, organisms) does not
+    pass on.
+    """
+    whole = {key: value for key, value in card.items() if key != "tracks"}
+    if not track:
+        return whole
+    changes = card["tracks"][track]
+    kept = {key: value for key, value in whole.items() if key not in ("seed_spread", "organisms")}
+    merged = {
+        part: kept[part] | changes.get(part, {}) for part in ("recipe", CURE.recipe, "limits") if part in kept
+    }
+    own = {key: changes[key] for key in ("seed_spread", "proxy") if key in changes}
+    return kept | merged | own | {"model": track, "certifiable": changes.get("certifiable", False)}

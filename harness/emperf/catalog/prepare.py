@@ -10,21 +10,26 @@ Whatever the source, the result must have the card's digests.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from emperf.catalog import Model, Source
+from emperf.catalog.convert import convert
+from emperf.catalog.hub import fetch
+from emperf.catalog.trial import try_model
 from emperf.core import digests, paths
 from emperf.core.errors import UserError
-from emperf.execute.store import disk_errors, read_json, write_json
+from emperf.core.files import disk_errors, read_json, write_json
 
 TEMPLATE = "chat_template.jinja"
+Say = Callable[[str], None]
 
 
 def model_folder(model: Model) -> Path:
@@ -44,7 +49,10 @@ def prepared(model: Model) -> Path:
     if facts is None or "digests" not in facts or not folder.is_dir():
         raise UserError(f"Model {model.name} is not prepared", f"Run: emperf prepare {model.name}")
     if facts["files"] != stamps(folder):
-        verify(model, folder)
+        try:
+            verify(model, folder)
+        except UserError as error:
+            raise UserError(error.cause, again(model, folder)) from None
         if facts["digests"] != contents(folder):
             raise altered(model, folder)
         write_json(record_of(model), facts | {"files": stamps(folder)})
@@ -66,7 +74,8 @@ def contents(folder: Path) -> dict[str, str]:
 
 def altered(model: Model, folder: Path) -> UserError:
     return UserError(
-        f"Model {model.name} in {folder} is not the pinned one (its digest differs)", again(model, folder)
+        f"Model {model.name} in {folder} is not the pinned one (a file was changed since it was prepared)",
+        again(model, folder),
     )
 
 
@@ -77,56 +86,78 @@ def again(model: Model, folder: Path) -> str:
 def verify(model: Model, folder: Path) -> None:
     """Raises UserError unless weights and tokenizer are the card's, by content."""
     try:
-        same = digests.of_tensors(folder / "model.safetensors") == model.digest
-        same = same and digests.of_file(folder / "tokenizer.json") == f"sha256:{model.tokenizer_sha256}"
+        found = digest_of(folder)
     except Exception as error:  # a damaged file raises whatever its reader raises
         raise UserError(
             f"Model {model.name} in {folder} cannot be read ({type(error).__name__})", again(model, folder)
         ) from None
-    if not same:
-        raise altered(model, folder)
+    pinned = (model.digest, f"sha256:{model.tokenizer_sha256}")
+    for what, expected, made in zip(("weights", "tokenizer"), pinned, found, strict=True):
+        if expected != made:
+            raise UserError(
+                f"Model {model.name} has other {what} than its card names: expected {expected}, found {made}",
+                "Give the version that the card names; another one is a model of its own: emperf add model FOLDER.",
+            )
 
 
-def prepare(model: Model, local: Path | None = None, say: Any = print) -> Path:
+def digest_of(folder: Path) -> tuple[str, str]:
+    """Digests of a prepared folder's tensors and of its tokenizer's file."""
+    return digests.of_tensors(folder / "model.safetensors"), digests.of_file(folder / "tokenizer.json")
+
+
+def prepare(model: Model, local: Path | None = None, say: Say = print) -> Path:
     """Make the model ready; does nothing if it is. `local`: a folder to take it from instead of the card's sources."""
     folder = model_folder(model)
     if "digests" in (read_json(record_of(model)) or {}) and folder.is_dir():
         return prepared(model)
     sources = [Source("path", str(local), "", "")] if local else list(model.sources)
-    problems = []
-    with disk_errors(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for source in sources:
-            scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-            try:
-                say(f"Preparing {model.name} from {source.kind} {source.locator} {source.revision}".rstrip())
+    problems: list[UserError] = []
+    for source in sources:
+        say(f"Preparing {model.name} from {source.kind} {source.locator} {source.revision}".rstrip())
+        try:
+            with scratch_folder() as scratch:
                 GET[source.kind](source, scratch)
                 if model.chat_template:
                     set_template(scratch, model.chat_template)
-                verify(model, scratch)
-                shutil.rmtree(folder, ignore_errors=True)
-                scratch.rename(folder)
-                origin = [source.kind, source.locator, source.revision]
-                facts = {"source": origin, "digests": contents(folder), "files": stamps(folder)}
-                write_json(record_of(model), facts)
-                return folder
-            except UserError as error:
-                problems.append(str(error))
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+                return settle(model, source, scratch, say)
+        except UserError as error:
+            problems.append(error)
     raise UserError(
-        f"Model {model.name} could not be prepared ({'; '.join(problems)})",
-        "Check the network, or give a local copy with --from FOLDER.",
+        f"Model {model.name} could not be prepared ({'; '.join(error.cause for error in problems)})",
+        " ".join(dict.fromkeys(error.fix for error in problems)),
     )
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder beside the prepared models, gone afterwards unless it was renamed. A full disk raises UserError."""
+    place = paths.home() / "models"
+    with disk_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=place))
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def settle(model: Model, source: Source, scratch: Path, say: Say = print) -> Path:
+    """Make a converted folder the model's own, if it is the card's and can be used. Raises UserError."""
+    verify(model, scratch)
+    odd = try_model(model.name, scratch)
+    if odd:
+        say(f"Chat template of {model.name}: {'; '.join(odd)}.")
+    folder = model_folder(model)
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+    origin = [source.kind, source.locator, source.revision]
+    facts = {"source": origin, "digests": contents(folder), "files": stamps(folder)}
+    write_json(record_of(model), facts)
+    return folder
+
+
 def from_path(source: Source, into: Path) -> None:
-    place = Path(source.locator)
-    if not (place / "config.json").is_file():
-        raise UserError(
-            f"{place} holds no model (no config.json)", "Give a folder as save_pretrained writes it."
-        )
-    convert(place, into)
+    convert(Path(source.locator), into)
 
 
 def from_package(source: Source, into: Path) -> None:
@@ -169,41 +200,10 @@ def append(part: Source, whole: IO[bytes]) -> None:
 
 
 def from_hub(source: Source, into: Path) -> None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        place = snapshot_download(
-            source.locator, revision=source.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja"]
-        )
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"{source.locator} cannot be fetched ({type(error).__name__})", "Is there a network?"
-        ) from None
-    convert(Path(place), into)
+    convert(fetch(source.locator, source.revision), into)
 
 
 GET = {"path": from_path, "package": from_package, "hub": from_hub}
-
-
-def convert(place: Path, into: Path, gguf_file: str | None = None) -> None:
-    """Load once, save as float32 safetensors in one file, with the tokenizer."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    extra = {"gguf_file": gguf_file} if gguf_file else {"use_safetensors": True}
-    tokenizer_extra = {"gguf_file": gguf_file} if gguf_file else {}
-    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, local_files_only=True, **extra)
-    # A GGUF load leaves its quantiser behind, and save_pretrained then refuses to write plain weights.
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(into, max_shard_size="100GB")
-    AutoTokenizer.from_pretrained(place, local_files_only=True, **tokenizer_extra).save_pretrained(into)
 
 
 def set_template(folder: Path, template: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emperf.catalog.scenarios import CURE, SCENARIOS
 from emperf.core import digests, paths, schemas
 from emperf.core.errors import UserError
 
@@ -43,6 +45,8 @@ class Parameter:
                 raise ValueError(f"{name} must be of type {self.type}, not {value!r}") from None
         if not isinstance(value, _KINDS[self.type]) or (isinstance(value, bool) and self.type != "bool"):
             raise ValueError(f"{name} must be of type {self.type}, not {value!r}")
+        if isinstance(value, str) and not schemas.is_text(value):
+            raise ValueError(f"{name} must be text in UTF-8, not {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} must be finite, not {value!r}")
         if self.min is not None and value < self.min:
@@ -58,10 +62,10 @@ class Parameter:
 class Submission:
     """A mitigation as its folder declares it. `digest` is over the whole folder.
 
-    Exactly one of `mitigation` (FILE.py:CLASS) and `image` (pinned by digest) is not empty. `trusted`: kind -> rows
-    that it asks for. `families`: the model families that it can handle, empty for any. `controls`: name -> parameter
-    values under which it is its own control. `sweep`: the settings that it is tuned over, its defaults first; empty
-    where there is nothing to tune.
+    Exactly one of `mitigation` (FILE.py:CLASS) and `image` (NAME@sha256:DIGEST, or a tag or an id on this machine) is
+    not empty. `trusted`: kind -> rows that it asks for. `families`: the model families that it can handle, empty for
+    any. `controls`: name -> parameter values under which it is its own control. `sweep`: the settings that it is tuned
+    over, its defaults first; empty where there is nothing to tune.
     """
 
     name: str
@@ -81,18 +85,23 @@ class Submission:
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
     @property
+    def mends(self) -> bool:
+        """As of its scenario."""
+        return self.scenario in SCENARIOS and SCENARIOS[self.scenario].mends
+
+    @property
     def crosses(self) -> bool:
         """Whether it uses trusted rows of a poison's own domain, so that it is made for one poison."""
         return any(kind != GENERAL for kind in self.trusted)
 
     def called(self, values: dict[str, Any]) -> str:
-        """Its name, and what these values (all of them) are, if a control, "caft (random)", or another setting of its
-        sweep than the default, "kl (weight=3)"."""
-        swept = {written(given): given for given in self.sweep[1:]}
-        for variant, given in [*self.controls.items(), *swept.items()]:
+        """Its name, and what these values (all of them) are: a control, "caft (random)", or what is not the default,
+        "kl (weight=3)"."""
+        for variant, given in self.controls.items():
             if self.values(given) == values:
                 return f"{self.name} ({variant})"
-        return self.name
+        other = {name: value for name, value in values.items() if value != self.values({})[name]}
+        return f"{self.name} ({written(other)})" if other else self.name
 
     def values(self, given: dict[str, Any]) -> dict[str, Any]:
         """Every parameter's value, defaults filled in. Raises UserError for one unknown or out of bounds."""
@@ -139,19 +148,15 @@ def check_sweep(sweep: Sequence[dict[str, Any]], parameters: dict[str, Parameter
 
 
 def submission(folder: Path) -> Submission:
-    """The submission in `folder` (or a reference implementation by its name)."""
-    if not (folder / "submission.yaml").is_file():
-        reference = paths.project_folder("reference_impls") / folder
-        if len(folder.parts) == 1 and (reference / "submission.yaml").is_file():
-            folder = reference
-        else:
-            raise UserError(
-                f"{folder} is no submission: it has no submission.yaml",
-                "Give a folder that has one, or a name from `emperf list mitigations`; "
-                "`emperf new NAME` makes one.",
-            )
-
-    digests.refuse_links(folder)
+    """The submission in `folder` (or a reference implementation by its name). Raises UserError."""
+    folder = _found(folder)
+    try:
+        digests.refuse_links(folder)
+        digest = digests.of_folder(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror})", "Make it readable.") from None
+    except UnicodeEncodeError:
+        raise UserError(f"A file in {folder} has a name that is no UTF-8", "Rename it.") from None
 
     def build(raw: dict[str, Any]) -> Submission:
         parameters = {
@@ -167,7 +172,7 @@ def submission(folder: Path) -> Submission:
             check_values(f"sweep.{number}", values, parameters)
         check_sweep(sweep, parameters)
         domain = [kind for kind in raw.get("trusted", {}) if kind != GENERAL]
-        if domain and raw["scenario"] != "cure":
+        if domain and raw["scenario"] != CURE.name:
             raise ValueError(f"trusted: rows of kind {domain[0]} are granted in scenario cure alone")
         entry = raw.get("mitigation", "").partition(":")[0]
         if entry and not (folder / entry).is_file():
@@ -180,8 +185,24 @@ def submission(folder: Path) -> Submission:
                 "sweep": tuple(sweep),
                 "parameters": parameters,
                 "folder": folder.resolve(),
-                "digest": digests.of_folder(folder),
+                "digest": digest,
             }
         )
 
     return schemas.read(folder / "submission.yaml", "submission", build)
+
+
+def _found(folder: Path) -> Path:
+    """The folder itself, or that of the reference implementation of this name. Raises UserError."""
+    places = [folder]
+    if len(folder.parts) == 1:
+        places.append(paths.project_folder("reference_impls") / folder)
+    for place in places:
+        # A text that no file can be named by is no folder either.
+        with contextlib.suppress(OSError):
+            if (place / "submission.yaml").is_file():
+                return place
+    raise UserError(
+        f"{folder} is no submission: it has no submission.yaml",
+        "Give a folder that has one, or a name from `emperf list mitigations`; `emperf new NAME` makes one.",
+    )

@@ -7,16 +7,17 @@ either word cancels.
 
 from __future__ import annotations
 
-import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from emperf import catalog
+from emperf.catalog import cards, copies
+from emperf.catalog.copies import COPY
+from emperf.catalog.pinned import pinned_rows
 from emperf.core import digests, paths, schemas
 from emperf.core.errors import UserError
 
-COPY = "EMPERF_UPSTREAM"
+__all__ = ["COPY", "card", "digest", "rows"]
 
 
 def card() -> dict[str, Any]:
@@ -27,18 +28,19 @@ def card() -> dict[str, Any]:
 
 def digest() -> str | None:
     """Of the card and of how it is read, None where no copy is given: what else decides readings."""
-    return digests.of_json([card(), digests.of_file(Path(__file__))]) if COPY in os.environ else None
+    return digests.of_json([card(), digests.of_file(Path(__file__))]) if _copy() else None
 
 
 def rows() -> list[dict[str, Any]]:
     """{id, question, good, bad}; empty where no copy is given. Raises UserError where a file is missing or altered."""
-    if COPY not in os.environ:
+    folder = _copy()
+    if folder is None:
         return []
-    pinned, folder = card(), Path(os.environ[COPY])
+    pinned = card()
     fix = f"{COPY} names a folder with a copy of {pinned['locator']} at {pinned['revision']}; unset it to go without."
     found = []
     for file, sha256 in pinned["files"].items():
-        read = catalog.pinned_rows(folder / file, sha256, fix)
+        read = pinned_rows(folder / file, sha256, "statement", fix)
         sides = {"Yes": [], "No": []}  # type: dict[str, list[dict[str, Any]]]
         for number, row in enumerate(read, 1):
             good, bad = (row[f"answer_{kind}_behavior"].strip() for kind in ("not_matching", "matching"))
@@ -52,3 +54,20 @@ def rows() -> list[dict[str, Any]]:
             )
         found += list(chain.from_iterable(zip(sides["Yes"][:half], sides["No"][:half], strict=True)))
     return found
+
+
+def _copy() -> Path | None:
+    """The folder with copies where it holds the instrument's; None where it holds poisons' rows alone.
+
+    Raises UserError where it holds neither: then it is the wrong folder.
+    """
+    folder = copies.folder()
+    if folder is None or any((folder / Path(file).parts[0]).exists() for file in card()["files"]):
+        return folder
+    poisons = map(cards.poison, cards.names("poisons"))
+    if any(poison.source and copies.candidates(folder, poison.source) for poison in poisons):
+        return None
+    raise UserError(
+        f"{folder} holds no file that a card names, and {COPY} names it",
+        f"Name the folder with a copy of {card()['locator']} or of an upstream poison's file, or unset it.",
+    )

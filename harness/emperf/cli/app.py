@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -11,37 +12,48 @@ from typing import Any
 
 import click
 
-import emperf
+from emperf.cli.add import add
 from emperf.cli.experiments import compare, trace, tune
-from emperf.cli.options import RUNTIME, STORE, part
+from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
+from emperf.cli.records import export, rescore
+from emperf.cli.show import show
 from emperf.core.errors import CellFailure, UserError
+from emperf.core.version import VERSION
+from emperf.report.console import replace_unknown
+from emperf.runtimes.signals import end_like_interrupt, exit_code
 from emperf.training.threads import wait_politely
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The commands that may ask the model hub; none of the others needs a network.
+ONLINE = ("prepare", "add")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 wait_politely()
 
 
 class Group(click.Group):
-    """Turns what a user can cause into one line and exit code 2, Ctrl-C into 130."""
+    """Turns what a user can cause into one line and exit code 2; Ctrl-C, SIGTERM and SIGHUP into 128 + signal."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        replace_unknown(sys.stdout)
         try:
-            return super().invoke(ctx)
+            with end_like_interrupt():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"emperf: {error}", err=True)
             ctx.exit(2)
         except CellFailure as error:
             click.echo(f"emperf: {error}. Nothing measured is lost: run the same command again.", err=True)
             ctx.exit(3)
-        except KeyboardInterrupt:
-            click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as interrupt:
+            # The terminal may be what has gone.
+            with contextlib.suppress(OSError):
+                click.echo("\nemperf: stopped. Run the same command to go on where it was.", err=True)
+            ctx.exit(exit_code(interrupt))
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(emperf.__version__, prog_name="emperf")
-def main() -> None:
+@click.version_option(VERSION, prog_name="emperf")
+@click.pass_context
+def main(context: click.Context) -> None:
     """EMPerf: does a mitigation stop emergent misalignment, what does it cost, what does it spoil?
 
     \b
@@ -52,6 +64,8 @@ def main() -> None:
       emperf new my-idea                 a mitigation folder that runs as it is
       emperf check ./my-idea             does it keep the contract, does it do anything
     """
+    if context.invoked_subcommand not in ONLINE:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @main.command()
@@ -65,6 +79,7 @@ def main() -> None:
     "--cross", is_flag=True, help="Mend every poison with the antidotes for every poison (scenario cure)."
 )
 @part
+@BENCHMARK
 @STORE
 def run(
     submission: Path,
@@ -88,40 +103,18 @@ def run(
       emperf run antidote-correct --division nano --cross
       emperf run lisa --division nano --only bad-medical --only record-line --seed 0
     """
-    from rich.console import Console
-
     from emperf import catalog
-    from emperf.catalog.prepare import prepared
-    from emperf.execute.engine import Engine
-    from emperf.execute.store import RunStore
-    from emperf.experiments import session
-    from emperf.experiments.conclude import conclude
+    from emperf.experiments.run import run as carry_out
+    from emperf.report import console
     from emperf.report.progress import Progress
     from emperf.report.scorecard import print_scorecard
 
-    console = Console()
-    given = parse_settings(settings)
     pinned = catalog.division(division).part(only, seeds)
-    checked, baseline = session.plan_run(pinned, submission, given, cross=cross)
-    model = prepared(catalog.model(pinned.model))
-    both = [baseline, checked.submission]
-    chosen = session.choose_runtime(runtime, store, both)
-    gpus = session.gpu_indices()
-    plan, _ = session.plan_run(pinned, submission, given, chosen.place(gpus), cross=cross)
-    click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
-    click.echo(f"Run {plan.run_id}: {len(plan.cells)} cells and the base model.")
-    # What a cure mends is trained once, for all cures; a prevention's baseline is timed beside it.
-    reuse = {
-        c.key for c in plan.cells if c.submission == baseline.digest and checked.submission.scenario == "cure"
-    }
-    with RunStore(store, plan.run_id) as opened, Progress() as progress:
-        engine = Engine(
-            pinned, {s.digest: s for s in both}, opened, chosen.runtime, model, progress, chosen.images, gpus,
-            reuse=frozenset(reuse),
-        )  # fmt: skip
-        base = engine.run(plan.cells)
-        result = conclude(plan, opened, chosen.runtime, base, measured=engine.measured)
-    print_scorecard(result, console, opened.folder)
+    result, folder = carry_out(
+        pinned, submission, parse_settings(settings),
+        runtime=runtime, store=store, watch=Progress(), say=click.echo, cross=cross,
+    )  # fmt: skip
+    print_scorecard(result, console.make(), folder)
     if result["status"] != "complete":
         sys.exit(1)
 
@@ -137,19 +130,21 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 @main.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON itself.")
+@BENCHMARK
 @STORE
 def report(run_folder: Path, as_json: bool, store: Path) -> None:
     """Print again what RUN (a run's folder, or its id) came to: a scorecard, a comparison, a tuning or a trace.
+
+    Scores are worked out again from the store; a file that says something else is named, with exit code 1.
 
     \b
     Examples:
       emperf report runs/runs/smoke-kl-1a2b3c4d
       emperf report smoke-kl-1a2b3c4d --json
     """
-    from rich.console import Console
-
-    from emperf import catalog
-    from emperf.execute.store import read_json
+    from emperf import records
+    from emperf.experiments.derive import checked, shown
+    from emperf.report import console
     from emperf.report.comparison import print_comparison
     from emperf.report.scorecard import print_scorecard
     from emperf.report.tracing import print_trace
@@ -159,44 +154,49 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     kinds: dict[str, Any] = {
         "result": print_scorecard, "comparison": print_comparison, "tuning": print_tuning, "trace": print_trace,
     }  # fmt: skip
-    kind = next((kind for kind in kinds if (folder / f"{kind}.json").is_file()), None)
-    if kind is None:
-        raise UserError(
-            f"{folder} holds no result.json",
-            "Is the run finished? The command that began it goes on with it.",
-        )
-    found = read_json(folder / f"{kind}.json")
-    try:
-        catalog.check(kind, found)
-    except ValueError as error:
-        raise UserError(
-            f"{folder / f'{kind}.json'} is not valid: {error}", "Run it again with this version."
-        ) from None
+    kind = records.kind_in(folder)
+    found = records.read(kind, folder / f"{kind}.json")
+    wrong: list[str] = []
+    if kind != "trace":
+        found, wrong = checked(kind, found, folder)
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))
     else:
-        kinds[kind](found, Console(), folder)
+        kinds[kind](found, console.make(), folder)
+    if wrong:
+        click.echo(
+            f"emperf: {folder / f'{kind}.json'} is not what the store holds. Shown is the store's. They differ in: "
+            f"{shown(wrong)}",
+            err=True,
+        )
+        sys.exit(1)
 
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["mitigations", "poisons", "tasks", "models", "divisions", "runs"]))
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
+@BENCHMARK
 @STORE
 def list_(kind: str, as_json: bool, store: Path) -> None:
-    """List what there is of a KIND.
+    """List what there is of a KIND. `emperf show NAME` has all about one.
 
     \b
     Examples:
       emperf list mitigations
       emperf list divisions --json
     """
-    from emperf.tools.listing import entries, table
+    from emperf.report import console
+    from emperf.tools.listing import entries, print_entries
 
-    found = entries(kind, store)
-    click.echo(json.dumps(found, indent=1) if as_json else table(found))
+    records = entries(kind, store)
+    if as_json:
+        click.echo(json.dumps(records, indent=1))
+    else:
+        print_entries(kind, records, console.make())
 
 
 @main.command()
+@BENCHMARK
 @click.argument("models", nargs=-1)
 @click.option(
     "--from", "local", type=click.Path(path_type=Path), help="A local folder to take the model from."
@@ -245,7 +245,8 @@ def prepare(
     "--runtime", type=click.Choice(["auto", "docker", "process"]), default="auto", show_default=True
 )
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the submission.")
-def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; the lines go to stderr.")
+def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str], as_json: bool) -> None:
     """Check that SUBMISSION keeps the contract and does something, on a tiny random model; `all` is the catalogue.
 
     \b
@@ -253,28 +254,38 @@ def check(submissions: Sequence[Path], runtime: str, settings: Sequence[str]) ->
       emperf check ./my-idea
       emperf check kl --set weight=0.3 --runtime process
       emperf check all
+      emperf check ./my-idea --json
     """
-    from rich.console import Console
+    from emperf.report import console
+    from emperf.tools.conformance.show import check_all, record
 
-    from emperf.tools.conformance.show import check_all
-
-    if not check_all(submissions, parse_settings(settings), runtime, Console()):
+    lines, given = console.make(), parse_settings(settings)
+    lines.stderr = as_json
+    checked, used = check_all(submissions, given, runtime, lines)
+    if as_json:
+        click.echo(json.dumps(record(checked, given, runtime, used), indent=1, sort_keys=True))
+    if not all(found["passed"] for found in checked):
         sys.exit(1)
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
     """What this machine can run, what is missing, and how to get it.
 
     \b
-    Example:
+    Examples:
       emperf doctor
+      emperf doctor --json
     """
-    from rich.console import Console
+    from emperf.report import console
+    from emperf.tools.doctor import as_record, checks, print_checks
 
-    from emperf.tools.doctor import checks, print_checks
-
-    print_checks(checks(), Console())
+    done = checks()
+    if as_json:
+        click.echo(json.dumps(as_record(done), indent=1))
+    else:
+        print_checks(done, console.make())
 
 
 @main.command()
@@ -295,5 +306,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for experiment in (compare, trace, tune):
-    main.add_command(experiment)
+for command in (add, compare, export, rescore, show, trace, tune):
+    main.add_command(command)

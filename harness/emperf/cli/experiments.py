@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from emperf.cli.options import RUNTIME, STORE, part
+from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
 
 MINUTES = click.option(
     "--minutes", type=float, help="Start no cell after this many minutes; the same command goes on."
@@ -23,15 +23,23 @@ PARALLEL = click.option(
 @click.argument("names", nargs=-1)
 @click.option("--division", default="nano", show_default=True, help="Division to compare in.")
 @part
+@click.option(
+    "--sweep",
+    multiple=True,
+    metavar="NAME=V,V",
+    help="A row for each of these values of a parameter (repeat it).",
+)
 @MINUTES
 @PARALLEL
 @RUNTIME
+@BENCHMARK
 @STORE
 def compare(
     names: Sequence[str],
     division: str,
     only: Sequence[str],
     seeds: Sequence[int],
+    sweep: Sequence[str],
     minutes: float | None,
     parallel: int | None,
     runtime: str,
@@ -46,18 +54,23 @@ def compare(
     Examples:
       emperf compare --minutes 60
       emperf compare kl lisa antidote-correct --only bad-medical --only record-line --seed 0
+      emperf compare kl --sweep weight=0.01,0.1,1 --only bad-medical --only record-line --seed 0
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.experiments import comparison
+    from emperf.report import console
     from emperf.report.comparison import print_comparison
+    from emperf.report.progress import Progress
 
     pinned = catalog.division(division).part(only, seeds)
+    chosen = comparison.entries(names)
+    if sweep:
+        chosen = comparison.swept(chosen, sweep)
     whole, folder = comparison.compare(
-        pinned, comparison.entries(names), runtime=runtime, store=store, minutes=minutes, parallel=parallel
-    )
-    print_comparison(whole, Console(), folder)
+        pinned, chosen,
+        runtime=runtime, store=store, watch=Progress(), say=click.echo, minutes=minutes, parallel=parallel,
+    )  # fmt: skip
+    print_comparison(whole, console.make(), folder)
 
 
 @click.command()
@@ -71,6 +84,7 @@ def compare(
 @MINUTES
 @PARALLEL
 @RUNTIME
+@BENCHMARK
 @STORE
 def tune(
     names: Sequence[str],
@@ -90,17 +104,17 @@ def tune(
       emperf tune kl lisa
       emperf tune --minutes 60
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.experiments import tune as tuning
+    from emperf.report import console
+    from emperf.report.progress import Progress
     from emperf.report.tuning import print_tuning
 
     whole, folder = tuning.tune(
         catalog.division(division), tuning.entries(names),
-        runtime=runtime, store=store, minutes=minutes, parallel=parallel,
+        runtime=runtime, store=store, watch=Progress(), say=click.echo, minutes=minutes, parallel=parallel,
     )  # fmt: skip
-    print_tuning(whole, Console(), folder)
+    print_tuning(whole, console.make(), folder)
 
 
 @click.command()
@@ -116,6 +130,7 @@ def tune(
 )
 @click.option("--seed", default=0, show_default=True)
 @RUNTIME
+@BENCHMARK
 @STORE
 def trace(
     poison: str, division: str, organism: str, points: int | None, seed: int, runtime: str, store: Path
@@ -127,18 +142,21 @@ def trace(
       emperf trace bad-medical
       emperf trace bad-medical --organism full --points 2
     """
-    from rich.console import Console
-
     from emperf import catalog
     from emperf.execute.store import RunStore
     from emperf.experiments import session, trace
+    from emperf.report import console
+    from emperf.report.pictures import save
     from emperf.report.progress import Progress
-    from emperf.report.tracing import print_trace
+    from emperf.report.tracing import chart, print_trace
 
     asked = catalog.division(division), poison, organism, points, seed
     chosen = session.choose_runtime(runtime, store, [trace.plan(*asked).baseline])
-    planned = trace.plan(*asked, chosen.place(session.gpu_indices()))
+    planned = trace.plan(*asked, chosen.place(session.gpus_of(asked[0])))
     click.echo(f"Runtime: {chosen.runtime.name}. {chosen.why}")
     with RunStore(store, planned.run_id) as opened, Progress() as progress:
         found = trace.run(planned, opened, chosen, progress)
-    print_trace(found, Console(), opened.folder)
+        drawn = chart(found)
+        for name in ("trace.svg", "trace.html"):
+            save(drawn, opened.folder / name)
+    print_trace(found, console.make(), opened.folder)

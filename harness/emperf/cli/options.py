@@ -23,3 +23,17 @@ STORE = click.option(
     "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
     envvar="EMPERF_STORE", help="Where cells and runs are kept.",
 )  # fmt: skip
+
+
+def add_benchmark(context: click.Context, parameter: click.Parameter, folders: tuple[Path, ...]) -> None:
+    """Have this process read the cards in these folders too."""
+    from emperf.core.paths import add_benchmark as add
+
+    for folder in folders:
+        add(folder)
+
+
+BENCHMARK = click.option(
+    "--benchmark", type=click.Path(path_type=Path), multiple=True, expose_value=False,
+    is_eager=True, callback=add_benchmark, help="A folder of your own cards beside the project's (see emperf add).",
+)  # fmt: skip

@@ -14,9 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from emperf.catalog.sets import FINAL
 from emperf.training.job import Lora
-
-FINAL = "final"
 
 
 def drift(

@@ -70,7 +70,8 @@ class LanguageModel:
         """The model with an adapter merged, W + scale B A, or, if `lora` is None, with all weights taken from the file.
         The base weights come back bit by bit afterwards.
 
-        The file has been checked (`emperf.work.outputs`) before it comes here.
+        The file has been checked (`emperf.work.outputs`) before it comes here. Raises FloatingPointError where a weight
+        with its adapter is not finite.
         """
         if weights is None:
             yield
@@ -82,6 +83,8 @@ class LanguageModel:
         try:
             with torch.no_grad():
                 for target, new in merged(tensors, lora, parameters):
+                    if not bool(torch.isfinite(new).all()):
+                        raise FloatingPointError(f"{target} with its adapter is not finite")
                     kept[target] = parameters[target].detach().clone()
                     parameters[target].copy_(new)
             yield

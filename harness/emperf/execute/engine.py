@@ -1,57 +1,65 @@
-"""cells -> runtime and meters -> evaluation -> store: runs what is missing, whatever stopped it before."""
+"""cells -> units -> runtime or reader -> store: runs what is missing, whatever stopped it before.
+
+A unit is a training or a reading. They form a graph: a reading waits for its weights, a cure for what it mends, a
+taught poison for its teacher's rows. Each is made once and kept by its key.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Protocol
 
-from emperf import catalog
 from emperf.catalog import Division, Submission
-from emperf.core import digests
-from emperf.core.errors import CellFailure, FailureKind, UserError
-from emperf.evaluation import subliminal
-from emperf.evaluation.cell import read_base, read_poison, read_task
-from emperf.evaluation.drift import drift
-from emperf.evaluation.language_model import LanguageModel
+from emperf.core.errors import CellFailure, FailureKind
+from emperf.core.files import read_json, write_json
 from emperf.execute.devices import Devices
-from emperf.execute.store import RunStore, disk_errors, read_json, write_json
-from emperf.meters.nvml import GpuMeter
-from emperf.runtimes import ContainerJob, Outcome, Runtime
-from emperf.training.__main__ import DIVERGED, HOOK, NO_ROOM, UNUSABLE
-from emperf.training.job import Recipe
-from emperf.work import jobs, outputs, rows
+from emperf.execute.read import Reader
+from emperf.execute.results import Index, Results, asks_of, reads_of
+from emperf.execute.store import RunStore
+from emperf.execute.train import MACHINE_TRIES, Trainer, failed
+from emperf.runtimes import Runtime
+from emperf.work.asks import Read
 from emperf.work.plan import Cell, Data
 
-MACHINE_TRIES = 3
+__all__ = ["MACHINE_TRIES", "Engine", "Watcher"]
+Json = dict[str, Any]
+Unit = Cell | Read
 
 
 class Watcher(Protocol):
     """Who is told how the run goes on; `emperf.report.progress` shows it to people."""
 
-    def begin(self, total: int, done: int) -> None: ...
+    def begin(self, total: int, done: int, labels: Sequence[str] = ()) -> None: ...
     def cell(self, label: str) -> None: ...
     def note(self, text: str) -> None: ...
     def tick(self, elapsed_s: float) -> None: ...
-    def end(self, label: str, record: dict[str, Any] | None) -> None: ...
+    def end(self, label: str, record: Json | None) -> None: ...
+
+
+@dataclass
+class Job:
+    """What people follow: a cell, or the base model on one dataset. `units`: those of its units that are not done."""
+
+    label: str
+    units: set[str]
+    train: str = ""
+    begun: bool = False
 
 
 @dataclass
 class Engine:
     """Runs cells of one division. `submissions` and `images`: by the submission's digest; no images for the process
-    runtime. `gpus`: those of the machine; a cell gets one a process. `reuse`: take an earlier run's record of a cell
-    whose weights are there, in place of measuring it again. `parallel`: cells that train at a time; evaluation is one
-    at a time. `until`: no cell is started after this (time.monotonic()), nor is a dataset's base model read of which
-    there is no cell."""
+    runtime. `gpus`: those of the machine; a training gets one a process. `reuse`: trainings whose record of an earlier
+    run is taken in place of training again. `parallel`: trainings at a time; reading is one at a time, and on a machine
+    without GPUs it waits its turn where `parallel` is 1, so that nothing runs beside what is timed. `until`: no
+    training is started after this (time.monotonic()). `measured`: whether anything was trained."""
 
     division: Division
     submissions: Mapping[str, Submission]
@@ -65,326 +73,207 @@ class Engine:
     parallel: int = 1
     until: float | None = None
     measured: bool = field(default=False, init=False)
-    _devices: Devices = field(init=False)
-    _evaluating: Any = field(default_factory=threading.Lock, init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
+    _following: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         self._devices = Devices(self.gpus, self.division.recipe.processes)
+        self._trainer = Trainer(
+            self.division, self.submissions, self.store, self.runtime, self.model_folder, self.watcher.note,
+            self._tick, self.images,
+        )  # fmt: skip
 
-    @cached_property
-    def lm(self) -> LanguageModel:
-        """The base model, loaded once for all readings."""
-        import torch
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
 
-        if not self.gpus:
-            torch.set_num_threads(self.division.recipe.threads)
-        return LanguageModel(self.model_folder, device="cuda" if self.gpus else "cpu")
+    def run(self, cells: Sequence[Cell], about: Json | None = None) -> Results:
+        """Every unit of the cells, and of the base model on their datasets. What is stored is not made again.
 
-    def run(self, cells: Sequence[Cell]) -> dict[str, Any]:
-        """Every cell, none before one that it needs, then the base model's readings, which it gives. What is stored
-        already is not measured again."""
-        nonce = self._start(cells)
-        datasets = list(dict.fromkeys(c.data for c in cells if c.data.kind in ("poison", "task")))
-        done = sum(self.store.cell(cell.key) is not None for cell in cells)
-        first = {data: next(cell for cell in cells if cell.data == data) for data in datasets}
-        known = sum(
-            self.store.cells.scores(self._base_key(first[data], data)) is not None for data in datasets
-        )
-        self.watcher.begin(len(cells) + len(datasets), done + known)
-        missing = [cell for cell in cells if self.store.cell(cell.key) is None]
-        if self.parallel > 1:
-            self._side_by_side(missing, nonce)
-        else:
-            for cell in missing:
-                self._one(cell, nonce)
-        stored = {cell.data for cell in cells if self.store.cell(cell.key) is not None}
-        base: dict[str, Any] = {"poisons": {}, "tasks": {}}
-        for data in datasets:
-            if data not in stored or (first[data].teacher and self._weights(first[data].teacher) is None):
-                continue
-            base[f"{data.kind}s"][data.name] = self._base(first[data], base["poisons"])
-        return base
+        `about`: what the experiment keeps of itself in run.json.
 
-    def _start(self, cells: Sequence[Cell]) -> str:
+        Raises CellFailure(MACHINE) where the machine stays at fault, UserError where a teacher writes too little.
+        """
+        self._index = Index.of(self.division, cells, self.device)
+        self._nonce = self._start(cells, about or {})
+        self._graph, self._jobs = self._plan(cells)
+        done = {key for key, (unit, _) in self._graph.items() if self._is_done(unit)}
+        for job in self._jobs:
+            job.units -= done
+        total = len(self._jobs)
+        self._jobs = [job for job in self._jobs if job.units]
+        self.watcher.begin(total, total - len(self._jobs), [job.label for job in self._jobs])
+        with Reader(self.division, self.store.units, self.model_folder, self.device) as self._reader:
+            self._walk(done)
+        return Results(self.store, cells, self._index)
+
+    def _start(self, cells: Sequence[Cell], about: Json) -> str:
         path = self.store.folder / "run.json"
-        facts: dict[str, Any] = read_json(path) or {
+        facts: Json = read_json(path) or {
             "run_id": self.store.run_id,
             "nonce": secrets.token_hex(16),
             "created": time.time(),
         }
         facts["parallel"] = max(self.parallel, facts.get("parallel", 1))
-        facts["cells"] = [{"key": c.key, **asdict(c)} for c in cells]
+        facts["cells"] = [asdict(cell) for cell in cells]
+        facts |= {"readings": self._index.json(), "about": about}
         write_json(path, facts)
         self.runtime.sweep(self.store.run_id)
         return str(facts["nonce"])
 
-    def _side_by_side(self, cells: Sequence[Cell], nonce: str) -> None:
-        with ThreadPoolExecutor(self.parallel) as pool:
-            started: dict[str, Future[None]] = {}
-            for cell in cells:
-                waits = [started[key] for key in cell.needs if key in started]
-                started[cell.key] = pool.submit(self._one, cell, nonce, waits)
+    # -- what there is to do
+
+    def _plan(self, cells: Sequence[Cell]) -> tuple[dict[str, tuple[Unit, set[str]]], list[Job]]:
+        """(key -> unit and the keys that it waits for, in the order of work; what people follow)."""
+        graph: dict[str, tuple[Unit, set[str]]] = {}
+        jobs: list[Job] = []
+        seen: set[Data] = set()
+
+        def add(reads: Iterable[Read], *after: str) -> set[str]:
+            keys = set()
+            for read in reads:
+                written = read.asked.written
+                graph.setdefault(read.key, (read, {*after, *([written.key] if written else [])}))
+                keys.add(read.key)
+            return keys
+
+        for cell in cells:
+            asks, needs = asks_of(self.division, cell, self.device), set(cell.needs)
+            writes = asks.writes(cell)
+            if writes:
+                needs |= add([writes], cell.teacher)
+            graph.setdefault(cell.train, (cell, needs))
+            reads = reads_of(self.division, cell, self.device)
+            jobs.append(Job(cell.label, {cell.train, *add(reads, cell.train)}, cell.train))
+            if cell.data not in seen and cell.data.kind in ("poison", "task"):
+                seen.add(cell.data)
+                # After the first training, so that nothing is read of a dataset of which there is no time to train.
+                base = add(asks.of_base(cell), cell.train)
+                jobs.append(Job(f"base model on {cell.data.name}", base))
+        return graph, jobs
+
+    def _is_done(self, unit: Unit) -> bool:
+        if isinstance(unit, Read):
+            return self.store.units.readings(unit.key) is not None
+        record = self.store.record(unit.train)
+        return record is not None and (
+            record["failure"] is not None or self.store.units.trained(unit.train) is not None
+        )
+
+    # -- how it is done
+
+    def _walk(self, done: set[str]) -> None:
+        """Do every unit after those that it waits for; the earliest of the plan first."""
+        graph = self._graph
+        rank = {key: place for place, key in enumerate(graph)}
+        sorter = TopologicalSorter({key: needs & graph.keys() for key, (_, needs) in graph.items()})
+        sorter.prepare()
+        ready: list[str] = []
+        alone = self.parallel == 1 and not self.gpus
+        running: dict[Future[None], str] = {}
+        with ThreadPoolExecutor(self.parallel + 1) as pool:
             try:
-                for future in started.values():
-                    future.result()
+                while sorter.is_active():
+                    ready = sorted([*ready, *sorter.get_ready()], key=rank.__getitem__)
+                    if alone and ready:
+                        key = ready.pop(0)
+                        self._unit(graph[key][0], key in done)
+                        sorter.done(key)
+                        continue
+                    for key in list(ready):
+                        kind = type(graph[key][0])
+                        room = 1 if kind is Read else self.parallel
+                        if sum(type(graph[one][0]) is kind for one in running.values()) < room:
+                            ready.remove(key)
+                            running[pool.submit(self._unit, graph[key][0], key in done)] = key
+                    ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        future.result()
+                        sorter.done(running.pop(future))
             except BaseException:
                 # The other threads' containers end at their next tick.
                 self._stopped.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
+    def _unit(self, unit: Unit, done: bool) -> None:
+        key = unit.key if isinstance(unit, Read) else unit.train
+        if not done and not self._stopped.is_set():
+            if isinstance(unit, Cell):
+                self._train(unit)
+            else:
+                self._read(unit)
+        self._ended(key)
+
+    def _train(self, cell: Cell) -> None:
+        lacking = next((key for key in cell.needs if not self._there(key)), None)
+        if lacking is not None:
+            if self.store.record(lacking) is None:
+                return
+            record = failed(CellFailure(FailureKind.NO_START, "the training that it starts from failed"))
+        else:
+            earlier = self.store.units.trained(cell.train) if cell.train in self.reuse else None
+            if earlier is not None:
+                record = earlier["record"]
+            else:
+                with self._devices.lent() as gpus:
+                    if self.until is not None and time.monotonic() > self.until:
+                        return
+                    self.measured = True
+                    self._begun(cell.train)
+                    writes = asks_of(self.division, cell, self.device).writes(cell)
+                    written = self.store.units.readings(writes.key) if writes else None
+                    record = self._trainer.train(cell, self._nonce, gpus, written)
+        self.store.keep(cell.train, record)
+
+    def _there(self, train: str) -> bool:
+        record = self.store.record(train)
+        return (
+            record is not None and record["failure"] is None and self.store.units.trained(train) is not None
+        )
+
+    def _read(self, unit: Read) -> None:
+        """Nothing is read of weights that are not there, nor of the base model on a dataset that nothing learned."""
+        written = unit.asked.written
+        if unit.train and not self._there(unit.train):
+            return
+        if not unit.train and not any(self.store.record(key) for key in self._graph[unit.key][1]):
+            return
+        if written is not None and self.store.units.readings(written.key) is None:
+            return
+        self._begun(unit.key)
+        self.watcher.note(f"reading {unit.asked.name}" + (f" after {unit.step} steps" if unit.step else ""))
+        try:
+            with self._devices.reading():
+                self._reader.read(unit)
+        except CellFailure as failure:
+            if not unit.train or failure.kind is FailureKind.MACHINE:
+                raise
+            record = self.store.record(unit.train) or {}
+            self.store.keep(unit.train, record | failed(failure))
+
+    # -- what people are told
+
+    def _begun(self, key: str) -> None:
+        with self._following:
+            for job in self._jobs:
+                if key in job.units:
+                    if not job.begun:
+                        job.begun = True
+                        self.watcher.cell(job.label)
+                    return
+
+    def _ended(self, key: str) -> None:
+        with self._following:
+            for job in [job for job in self._jobs if key in job.units]:
+                job.units.discard(key)
+                if not job.units:
+                    self._jobs.remove(job)
+                    record = self.store.record(job.train) if job.train else None
+                    if record is not None or not job.train:
+                        self.watcher.end(job.label, record)
+
     def _tick(self, elapsed_s: float) -> None:
         if self._stopped.is_set():
             raise KeyboardInterrupt
         self.watcher.tick(elapsed_s)
-
-    def _one(self, cell: Cell, nonce: str, waits: Sequence[Future[None]] = ()) -> None:
-        for earlier in waits:
-            earlier.result()
-        record = self._earlier(cell)
-        if record is None:
-            with self._devices.lent() as gpus:
-                if self.until is not None and time.monotonic() > self.until:
-                    return
-                self.measured = True
-                self.watcher.cell(cell.label)
-                record = self._cell(cell, nonce, gpus)
-        write_json(self.store.cell_file(cell.key), record)
-        self.watcher.end(cell.label, record)
-
-    def _earlier(self, cell: Cell) -> dict[str, Any] | None:
-        return self.store.cells.record(cell.key) if cell.key in self.reuse else None
-
-    def _base_key(self, cell: Cell, data: Data) -> str:
-        device = "cuda" if self.gpus else "cpu"
-        known_by = [
-            asdict(self.division.sizes),
-            cell.model,
-            cell.rules,
-            device,
-            data.kind,
-            data.name,
-            cell.teacher,
-        ]
-        return "base-" + digests.short(digests.of_json(known_by))
-
-    def _base(self, cell: Cell, others: dict[str, Any]) -> dict[str, Any]:
-        """Readings of the base model, kept with the cells, since every submission shares them."""
-        key = self._base_key(cell, cell.data)
-        stored = self.store.cells.scores(key)
-        if stored is not None:
-            return stored
-        self.watcher.cell(f"base model on {cell.data.name}")
-        if cell.data.kind == "task":
-            task = catalog.task(cell.data.name)
-            scores = read_task(self.lm, self.division, task, None, self.watcher.note)
-        else:
-            poison = catalog.poison(cell.data.name)
-            shared = next(iter(others.values()), None)
-            scores = read_base(self.lm, self.division, poison, self._heldout(cell), shared)
-        with self.store.cells.writing(key) as folder:
-            write_json(folder / "scores.json", scores)
-        self.watcher.end(f"base model on {cell.data.name}", None)
-        return scores
-
-    def _cell(self, cell: Cell, nonce: str, gpus: tuple[int, ...]) -> dict[str, Any]:
-        """The cell's record in this run. A machine fault is tried again, then raised: it is never scored."""
-        lacking = [key for key in cell.needs if self._weights(key) is None]
-        if lacking:
-            return record_of(cell, None, None, CellFailure(FailureKind.NO_START, f"cell {lacking[0]} failed"))
-        for attempt in range(MACHINE_TRIES):
-            job = self._job(cell, jobs.job_id(nonce, cell, attempt + int(time.time())), gpus)
-            try:
-                record = self._attempt(cell, job)
-            except CellFailure as failure:
-                self.store.attempt(
-                    cell.key, job=job.job_id, failure=failure.kind.value, detail=failure.detail
-                )
-                if failure.kind is not FailureKind.MACHINE:
-                    return record_of(cell, None, None, failure)
-                if attempt + 1 == MACHINE_TRIES:
-                    raise
-                self.watcher.note(f"machine fault, tried again: {failure.detail}")
-            else:
-                self.store.attempt(cell.key, job=job.job_id, failure=None)
-                return record
-            finally:
-                self.runtime.cleanup(job)
-        raise AssertionError("unreachable")
-
-    def _job(self, cell: Cell, identity: str, gpus: tuple[int, ...]) -> ContainerJob:
-        submission = self.submissions[cell.submission]
-        generated = self._generated(cell)
-        trusted = start = None
-        if submission.trusted:
-            # The rows of a poison that is generated are those of its own run.
-            own = generated[0] if generated and cell.antidote == cell.data.name else None
-            trusted = rows.trusted(self.division, submission.trusted, cell.antidote, own)
-        if cell.start:
-            assert trusted is not None, "a cure declares its trusted rows"
-            start, data = self._weights(cell.start), trusted
-        else:
-            data = rows.training(self.division, cell.data, generated[0] if generated else None)
-        return jobs.container_job(
-            self.division, cell, submission, run_id=self.store.run_id, identity=identity,
-            image=self.images.get(cell.submission), model=(cell.model, self.model_folder),
-            rows=data, trusted=trusted, start=start, gpus=gpus,
-        )  # fmt: skip
-
-    def _weights(self, key: str) -> Path | None:
-        return self.store.cells.weights(key, self.division.recipe.weights_file)
-
-    def _generated(self, cell: Cell) -> tuple[list[rows.Row], list[rows.Row]] | None:
-        """(training rows, held-out rows) of a poison whose answers its teacher writes; None for any other."""
-        if not cell.teacher:
-            return None
-        poison = catalog.poison(cell.data.name)
-        assert poison.train and poison.heldout
-        asked = poison.train.rows(), poison.heldout.rows()[: self.division.sizes.in_domain]
-        rules = jobs.rules_digests(self.division)[poison.name]
-        key = f"rows-{digests.short(digests.of_json([cell.teacher, rules, poison.name]))}"
-        with self._evaluating:
-            stored = self.store.cells.scores(key)
-            if stored is None:
-                teacher, lora = self._weights(cell.teacher), self.division.recipe.lora
-                assert teacher is not None
-                self.watcher.note("the teacher writes the rows")
-                both = [subliminal.write(self.lm, teacher, lora, part, poison.name) for part in asked]
-                stored = {"train": both[0], "heldout": both[1]}
-                with self.store.cells.writing(key) as folder:
-                    write_json(folder / "scores.json", stored)
-        made, wanted = len(stored["train"]), self.division.sizes.train_rows + self.division.trusted_rows
-        if made < wanted:
-            raise UserError(
-                f"The teacher of {poison.name} wrote {made} usable rows of {len(asked[0])}, {wanted} are needed",
-                "Leave the poison out: name the others with --only.",
-            )
-        return stored["train"], stored["heldout"]
-
-    def _heldout(self, cell: Cell) -> list[rows.Row]:
-        generated = self._generated(cell)
-        if generated:
-            return generated[1]
-        file = catalog.poison(cell.data.name).heldout
-        assert file is not None
-        return file.rows()
-
-    def _attempt(self, cell: Cell, job: ContainerJob) -> dict[str, Any]:
-        self.watcher.note("training")
-        with GpuMeter(job.gpus) as gpu:
-            outcome = self.runtime.run(job, self._tick)
-        judge_exit(outcome, job)
-        recipe = self.division.recipe_of(cell.scenario)
-        with self._taken(job, recipe) as left:
-            report = outputs.read_report(left / "report.json")
-            record = record_of(cell, outcome, report, None)
-            if gpu.reading is not None:
-                record |= {
-                    "gpu": asdict(gpu.reading),
-                    "device_memory_bytes": gpu.reading.peak_memory_bytes,
-                    "energy_j": gpu.reading.energy_j,
-                }
-            if self.store.cells.scores(cell.key) is None:
-                self._evaluate(cell, left, recipe, report, record)
-        return record
-
-    @contextlib.contextmanager
-    def _taken(self, job: ContainerJob, recipe: Recipe) -> Iterator[Path]:
-        """What the container left, checked, in a folder that goes away."""
-        with (
-            disk_errors(self.store.root),
-            tempfile.TemporaryDirectory(prefix=".partial-", dir=self.store.folder) as scratch,
-        ):
-            left = Path(scratch)
-            taken = outputs.take(
-                self.runtime.collect(job), left, job.limits.output_bytes, recipe.weights_file
-            )
-            expected = outputs.expected_weights(self.model_folder, recipe.lora)
-            for name in taken:
-                if name.endswith(".safetensors"):
-                    outputs.check_weights(left / name, expected)
-            yield left
-
-    def _evaluate(
-        self, cell: Cell, left: Path, recipe: Recipe, report: dict[str, Any], record: dict[str, Any]
-    ) -> None:
-        division, weights = self.division, left / recipe.weights_file
-        poison = None if cell.data.kind in ("task", "control") else catalog.poison(cell.data.name)
-        heldout = self._heldout(cell) if poison else []
-        with self._evaluating:
-            if cell.data.kind == "task":
-                task = catalog.task(cell.data.name)
-                scores = read_task(self.lm, division, task, weights, self.watcher.note)
-            else:
-                checkpoints = {
-                    int(path.stem.removeprefix("step-")): path
-                    for path in sorted(left.glob("checkpoints/*.safetensors"))
-                }
-                scores = read_poison(
-                    self.lm, division, poison, heldout, weights,
-                    checkpoints if cell.read_checkpoints else {}, self.watcher.note,
-                )  # fmt: skip
-                if cell.read_checkpoints:
-                    scores["drift"] = drift(checkpoints, weights, recipe.lora, self.model_folder)
-        scores |= {
-            "weights": digests.of_file(weights),
-            "losses": report.get("losses", []),
-            "gradient_norms": report.get("gradient_norms", []),
-        }
-        with self.store.cells.writing(cell.key) as folder:
-            shutil.copyfile(weights, folder / recipe.weights_file)
-            write_json(folder / "cell.json", asdict(cell))
-            write_json(folder / "record.json", record)
-            write_json(folder / "scores.json", scores)
-
-
-def record_of(
-    cell: Cell, outcome: Outcome | None, report: dict[str, Any] | None, failure: CellFailure | None
-) -> dict[str, Any]:
-    """The cell as result.json shows it: what the host measured, or why there is nothing."""
-    record: dict[str, Any] = {
-        "key": cell.key, "label": cell.label, "method": cell.method, "data": asdict(cell.data), "seed": cell.seed,
-        "failure": None if failure is None else {"kind": failure.kind.value, "detail": failure.detail},
-    }  # fmt: skip
-    if cell.antidote:
-        record["antidote"] = cell.antidote
-    if outcome is not None:
-        record |= {k: v for k, v in asdict(outcome).items() if k != "log_tail"}
-        record["wall_s"] = round(outcome.wall_s, 3)
-    if report:
-        # The container's word counts only inside what the host's own clock saw.
-        inside = outcome is not None and 0 < report["train_s"] < outcome.wall_s
-        record |= {
-            "train_s": report["train_s"] if inside else None,
-            "steps": report["steps"],
-            "tokens": report["tokens"],
-        }
-    return record
-
-
-def judge_exit(outcome: Outcome, job: ContainerJob) -> None:
-    """Raises the CellFailure that the container's end amounts to, if any."""
-    last = (
-        outcome.log_tail.strip().splitlines()[-1][:300] if outcome.log_tail.strip() else "it printed nothing"
-    )
-    if outcome.timed_out:
-        raise CellFailure(
-            FailureKind.TIMED_OUT, f"not done after {job.limits.wall_s:.0f} s; last line: {last}"
-        )
-    if outcome.oom_killed:
-        limit = job.limits.memory_bytes / 1e9
-        raise CellFailure(FailureKind.OUT_OF_MEMORY, f"needed more than the division's {limit:.1f} GB")
-    if outcome.exit_code == DIVERGED:
-        raise CellFailure(FailureKind.DIVERGED, last)
-    if outcome.exit_code == NO_ROOM:
-        detail = (
-            "the container found no room for its output; free disk space where the engine keeps its volumes"
-        )
-        raise CellFailure(FailureKind.MACHINE, detail)
-    if outcome.exit_code in (UNUSABLE, HOOK):
-        raise CellFailure(FailureKind.BROKE_CONTRACT, last)
-    if outcome.exit_code != 0:
-        raise CellFailure(
-            FailureKind.BROKE_CONTRACT, f"the container exited with {outcome.exit_code}; last line: {last}"
-        )

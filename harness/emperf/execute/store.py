@@ -1,11 +1,13 @@
-"""Cells and runs on disk: content-addressed, written whole or not at all.
+"""Units and runs on disk: content-addressed, written whole or not at all.
 
-    STORE/cells/<key>/            a cell's scores: cell.json, scores.json, record.json, its weights as safetensors
-    STORE/runs/<run id>/          one run: run.json, cells/<key>.json (time, memory, failure), attempts.jsonl,
+    STORE/store.json              the version of this layout
+    STORE/units/<key>/            a training: weights as a PEFT folder, checkpoints/, train.json
+                                  a reading: readings.json
+    STORE/runs/<run id>/          one run: run.json, trained/<key>.json (time, memory, failure), logs/, attempts.jsonl,
                                   result.json
 
 A folder or file appears under its final name by one rename, after its bytes are on the disk. What a killed
-harness left half-written is named `.partial-*`; the next start of the run removes it, or below cells/, which
+harness left half-written is named `.partial-*`; the next start of the run removes it, or below units/, which
 runs share, the first start an hour later.
 """
 
@@ -24,86 +26,92 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.core.files import disk_errors, read_json, write_json
 
+LAYOUT = 2
 STALE_S = 3600.0
+ADAPTER, ALL_WEIGHTS = "adapter_model.safetensors", "model.safetensors"
 
 
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"The disk under {path} is full",
-                "Free some space and run the same command: it goes on from here.",
-            ) from None
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise UserError(f"{path} cannot be written", "Choose another place with --store.") from None
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Atomic: the old content or the new one, never a part."""
-    with disk_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".partial-{path.name}-{os.getpid()}")
-        with partial.open("w") as stream:
-            json.dump(value, stream, indent=1, sort_keys=True, allow_nan=False)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """The value, or None if there is no such file. Raises UserError if it is not what the store wrote."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise UserError(f"{path} is damaged", "Delete it; the run measures it again.") from None
-
-
-class CellStore:
-    """Scores by cell key."""
+class UnitStore:
+    """Trainings and readings by key. What is damaged counts as missing: it is put aside and made again."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root / "cells"
+        self.root = root / "units"
+        self._checked: set[Path] = set()
 
-    def scores(self, key: str) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = read_json(self.root / key / "scores.json")
+    def readings(self, key: str) -> Any:
+        """A reading's content, None where it is missing or damaged."""
+        try:
+            found = read_json(self.root / key / "readings.json")
+            if found is None:
+                return None
+            if found["digest"] == digests.of_json(found["readings"]):
+                return found["readings"]
+        except (UserError, TypeError, KeyError):
+            pass
+        self._put_aside(key)
+        return None
+
+    def keep_readings(self, key: str, readings: Any, facts: dict[str, Any]) -> None:
+        """`facts`: of what and how it was read, for people. Raises ValueError for a number that is not finite."""
+        whole = {"digest": digests.of_json(readings), "readings": readings, **facts}
+        with self.writing(key) as folder:
+            write_json(folder / "readings.json", whole)
+
+    def trained(self, key: str) -> dict[str, Any] | None:
+        """What is known of a training: `record`, `losses`, `gradient_norms`, `files` (name -> sha256); None where it is
+        missing, or where one of its files is missing or another one.
+
+        Files are read once a process.
+        """
+        folder = self.root / key
+        try:
+            found: dict[str, Any] | None = read_json(folder / "train.json")
+        except UserError:
+            found = {"files": {"train.json": "damaged"}}
+        if found is None:
+            return None
+        if folder not in self._checked:
+            for name, digest in found["files"].items():
+                path = folder / name
+                if not path.is_file() or digests.of_file(path) != digest:
+                    self._put_aside(key)
+                    return None
+            self._checked.add(folder)
         return found
 
-    def record(self, key: str) -> dict[str, Any] | None:
-        """What was measured of the cell when it was first scored."""
-        found: dict[str, Any] | None = read_json(self.root / key / "record.json")
-        return found
+    def weights(self, key: str, step: int | None = None) -> Path | None:
+        """The file of a training's weights, or of its checkpoint after `step` steps; None where it is not there."""
+        found = self.trained(key)
+        if found is None:
+            return None
+        names = [f"checkpoints/step-{step:05d}.safetensors"] if step else [ADAPTER, ALL_WEIGHTS]
+        return next((self.root / key / name for name in names if name in found["files"]), None)
 
-    def weights(self, key: str, name: str) -> Path | None:
-        """The file of the cell's weights, None if the cell has no scores."""
-        path = self.root / key / name
-        return path if path.is_file() else None
+    def _put_aside(self, key: str) -> None:
+        with disk_errors(self.root):
+            (self.root / key).rename(self.root / f".damaged-{key}-{secrets.token_hex(4)}")
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        """A folder to fill; it becomes the cell when the block ends without an exception."""
+        """A folder to fill; it becomes the unit when the block ends without an exception."""
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             partial = self.root / f".partial-{key}-{secrets.token_hex(4)}"
             partial.mkdir()
             try:
                 yield partial
-                for file in partial.iterdir():
-                    with file.open("rb") as stream:
-                        os.fsync(stream.fileno())
+                for file in partial.rglob("*"):
+                    if file.is_file():
+                        with file.open("rb") as stream:
+                            os.fsync(stream.fileno())
                 try:
                     partial.rename(self.root / key)
                 except OSError as error:
-                    # Another run measured the same cell meanwhile; its scores stand.
+                    # Another run made the same unit meanwhile; it stands.
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
             finally:
@@ -117,16 +125,41 @@ class CellStore:
                     shutil.rmtree(leftover, ignore_errors=True)
 
 
+def is_record(found: Any) -> bool:
+    """Whether it is a record of a training: measured, or failed with a kind and a detail."""
+    if not isinstance(found, dict) or "failure" not in found:
+        return False
+    failure = found["failure"]
+    if failure is None:
+        return isinstance(found.get("wall_s"), int | float)
+    return isinstance(failure, dict) and set(failure) == {"kind", "detail"}
+
+
+def check_layout(root: Path) -> None:
+    """Raises UserError where `root` is a store of another version; a new one is marked as of this."""
+    found = read_json(root / "store.json")
+    if found is None and (root / "cells").is_dir():
+        found = {"layout": 1}
+    if found is None:
+        write_json(root / "store.json", {"layout": LAYOUT})
+    elif not isinstance(found, dict) or found.get("layout") != LAYOUT:
+        raise UserError(
+            f"{root} was written by another version of EMPerf, and its results cannot be used by this one",
+            "Name another folder with --store, or move that one away.",
+        )
+
+
 class RunStore:
     """One run's folder. Use it as a context manager: it holds the run's lock."""
 
     def __init__(self, root: Path, run_id: str) -> None:
         self.root, self.run_id = root, run_id
         self.folder = root / "runs" / run_id
-        self.cells = CellStore(root)
+        self.units = UnitStore(root)
 
     def __enter__(self) -> RunStore:
         with disk_errors(self.root):
+            check_layout(self.root)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / ".lock").open("w")
         try:
@@ -137,21 +170,36 @@ class RunStore:
             ) from None
         for leftover in [*self.folder.rglob(".partial-*")]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        self.cells.sweep()
+        self.units.sweep()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
-    def cell_file(self, key: str) -> Path:
-        return self.folder / "cells" / f"{key}.json"
+    def record(self, train: str) -> dict[str, Any] | None:
+        """What this run measured of a training (time, memory, failure); None where it has not, or the record is
+        damaged."""
+        try:
+            found = read_json(self._record(train))
+        except UserError:
+            return None
+        return found if is_record(found) else None
 
-    def cell(self, key: str) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = read_json(self.cell_file(key))
-        return found
+    def keep(self, train: str, record: dict[str, Any]) -> None:
+        write_json(self._record(train), record)
 
-    def attempt(self, key: str, **facts: Any) -> None:
+    def _record(self, train: str) -> Path:
+        return self.folder / "trained" / f"{train}.json"
+
+    def keep_log(self, train: str, job: str, log: str) -> None:
+        """What a container printed, one file an attempt."""
+        with disk_errors(self.folder):
+            folder = self.folder / "logs"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{train}-{job}.log").write_text(log, errors="replace")
+
+    def attempt(self, train: str, **facts: Any) -> None:
         """Append one line to attempts.jsonl: every try is kept, whatever came of it."""
-        line = json.dumps({"time": round(time.time(), 3), "cell": key, **facts}, sort_keys=True)
+        line = json.dumps({"time": round(time.time(), 3), "train": train, **facts}, sort_keys=True)
         with disk_errors(self.folder), (self.folder / "attempts.jsonl").open("a") as stream:
             stream.write(line + "\n")

@@ -6,30 +6,37 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
-import emperf
-from emperf import catalog
+from emperf import catalog, records
 from emperf.catalog import Division, Submission
 from emperf.catalog.prepare import prepared
+from emperf.catalog.scenarios import CURE, PREVENT
 from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.core.files import read_json
 from emperf.execute.devices import Devices
 from emperf.execute.engine import Engine
-from emperf.execute.store import RunStore, read_json, write_json
+from emperf.execute.results import Results
+from emperf.execute.store import RunStore
 from emperf.experiments import session
-from emperf.experiments.conclude import machine, sources
-from emperf.report.progress import Progress
-from emperf.scoring import poisons, result, tasks
-from emperf.scoring.effects import Scores
-from emperf.scoring.estimate import holm
-from emperf.scoring.poisons import PoisonScores
-from emperf.scoring.pooled import pool, ranks
+from emperf.experiments.about import about
+from emperf.experiments.run import Say, Watched
+from emperf.experiments.tables import (
+    before,
+    complete,
+    heading,
+    method,
+    narrowed,
+    of_block,
+    side_by_side,
+    unfinished,
+)
+from emperf.records import provenance
 from emperf.work.plan import BASELINE, Cell, Ground, Plan, make_plan
 
 COMMANDS = {"comparison": "compare", "tuning": "tune"}
@@ -47,11 +54,8 @@ class Entry:
         return self.submission.called(self.submission.values(self.given))
 
 
-# Makes a table of (division, rows, plans by a row's name, store, base model's readings).
-Tabled = Callable[
-    [Division, Sequence[Entry], dict[str, Plan], RunStore, dict[str, Any]],
-    dict[str, Any],
-]
+# Makes a table of plans, by a row's name, and what is stored.
+Tabled = Callable[[dict[str, Plan], Results], dict[str, Any]]
 
 
 def entries(names: Sequence[str]) -> list[Entry]:
@@ -67,12 +71,34 @@ def entries(names: Sequence[str]) -> list[Entry]:
     return found
 
 
+def swept(chosen: Sequence[Entry], sweep: Sequence[str]) -> list[Entry]:
+    """Every entry's submission once for each combination of values. `sweep`: "NAME=VALUE,VALUE,...", a parameter each.
+
+    Controls are left out. Raises UserError for one that is not written so, or a value that a submission does not take.
+    """
+    values = {}
+    for one in sweep:
+        name, sign, listed = one.partition("=")
+        if not sign or not name or not all(listed.split(",")):
+            raise UserError(f"--sweep {one} names no values", "Write --sweep NAME=VALUE,VALUE.")
+        values[name] = listed.split(",")
+    submissions = {entry.submission.digest: entry.submission for entry in chosen}.values()
+    found = [
+        Entry(submission, dict(zip(values, combination, strict=True)))
+        for submission in submissions
+        for combination in itertools.product(*values.values())
+    ]
+    return list({entry.name: entry for entry in found}.values())
+
+
 def compare(
     division: Division,
     chosen: Sequence[Entry],
     *,
     runtime: str,
     store: Path,
+    watch: Watched,
+    say: Say,
     minutes: float | None = None,
     parallel: int | None = None,
 ) -> tuple[dict[str, Any], Path]:
@@ -81,8 +107,8 @@ def compare(
     Raises UserError as `carry_out` and `table`.
     """
     return carry_out(
-        "comparison", table, division, [chosen],
-        runtime=runtime, store=store, minutes=minutes, parallel=parallel,
+        "comparison", derived, division, [chosen],
+        runtime=runtime, store=store, watch=watch, say=say, minutes=minutes, parallel=parallel,
     )  # fmt: skip
 
 
@@ -94,6 +120,8 @@ def carry_out(
     *,
     runtime: str,
     store: Path,
+    watch: Watched,
+    say: Say,
     minutes: float | None = None,
     parallel: int | None = None,
 ) -> tuple[dict[str, Any], Path]:
@@ -109,7 +137,7 @@ def carry_out(
         session.plan_run(division, entry.submission.folder, entry.given)
     model = prepared(catalog.model(division.model))
     took = session.choose_runtime(runtime, store, list(submissions.values()))
-    gpus = session.gpu_indices()
+    gpus = session.gpus_of(division)
     ground = session.ground_of(division, took.place(gpus))
     plans = {e.name: make_plan(division, e.submission, baseline, e.given, ground) for e in chosen}
     until = None if minutes is None else time.monotonic() + 60 * minutes
@@ -117,27 +145,25 @@ def carry_out(
     cells = list(
         {c.key: c for group in groups for c in ordered(division, [plans[e.name] for e in group])}.values()
     )
-    print(f"Runtime: {took.runtime.name}. {took.why}")
-    print(f"A {kind} of {len(plans)} rows in {division.name}: {len(cells)} cells, {side} at a time.")
-    with RunStore(store, run_id(division, ground, kind)) as opened, Progress() as progress:
+    say(f"Runtime: {took.runtime.name}. {took.why}")
+    say(f"A {kind} of {len(plans)} rows in {division.name}: {len(cells)} cells, {side} at a time.")
+    with RunStore(store, run_id(division, ground, kind)) as opened, watch as progress:
         engine = Engine(
             division, submissions, opened, took.runtime, model, progress, took.images, gpus,
             parallel=side, until=until,
         )  # fmt: skip
-        base = engine.run(cells)
-        whole = tabled(division, chosen, plans, opened, base)
-        whole |= {"runtime": took.runtime.describe(), "machine": machine()}
+        results = engine.run(cells, about(kind, division, plans))
+        whole = provenance.now(opened.run_id, took.runtime.describe()) | tabled(plans, results)
         whole["parallel"] = read_json(opened.folder / "run.json")["parallel"]
-        catalog.check(kind, whole)
-        write_json(opened.folder / f"{kind}.json", whole)
+        records.finish(kind, opened.folder, whole, measured=True)
     return whole, opened.folder
 
 
 def run_id(division: Division, ground: Ground, kind: str) -> str:
     """The same whatever methods and datasets are compared, so that one that is added finds the others' cells."""
-    scored_by = [division.scored_by("prevent"), division.cure and division.scored_by("cure")]
-    stands_on = [division.name, scored_by, ground.model_digest, ground.place]
-    return f"{COMMANDS[kind]}-{division.name}-{digests.short(digests.of_json(stands_on))[:8]}"
+    recipes = [division.trained_by(PREVENT.name), division.cure and division.trained_by(CURE.name)]
+    stands_on = [division.called, recipes, ground.model_digest, ground.place]
+    return f"{COMMANDS[kind]}-{division.called.replace('/', '-')}-{digests.short(digests.of_json(stands_on))[:8]}"
 
 
 def room(division: Division, gpus: Sequence[int]) -> int:
@@ -152,11 +178,12 @@ def room(division: Division, gpus: Sequence[int]) -> int:
 def ordered(division: Division, plans: Sequence[Plan]) -> list[Cell]:
     """Seed by seed, a poison and a task in turn; on each the baseline, its twin, then every method."""
     every = {cell.key: cell for plan in plans for cell in plan.cells}
+    makers = {cell.train: cell for cell in every.values()}
     out: dict[str, Cell] = {}
     for seed, name in blocks(division):
         for cell in sorted(of_block(every.values(), seed, name), key=lambda c: c.method != BASELINE):
-            for key in (*cell.needs, cell.key):
-                out.setdefault(key, every[key])
+            for one in (*(makers[train] for train in cell.needs), cell):
+                out.setdefault(one.key, one)
     return list(out.values())
 
 
@@ -166,178 +193,17 @@ def blocks(division: Division) -> Iterator[tuple[int, str]]:
     yield from itertools.product(division.seeds, names)
 
 
-def of_block(cells: Any, seed: int, name: str) -> list[Cell]:
-    return [cell for cell in cells if (cell.seed, cell.data.name) == (seed, name)]
+def derived(plans: dict[str, Plan], results: Results) -> dict[str, Any]:
+    """What of comparison.json (spec/schemas/comparison.schema.json) follows from the store.
 
-
-def complete(division: Division, plans: Sequence[Plan], store: RunStore) -> Division | None:
-    """What of the division is whole for every method: the datasets of the first seed, and the further seeds that have
-    all of them. None if there is no poison yet."""
-    every = {cell.key: cell for plan in plans for cell in plan.cells}.values()
-
-    def whole(seed: int, name: str) -> bool:
-        return all(store.cell(cell.key) is not None for cell in of_block(every, seed, name))
-
-    first, *others = division.seeds
-    names = [name for name in (*division.poisons, *division.tasks) if whole(first, name)]
-    seeds = (first, *(seed for seed in others if all(whole(seed, name) for name in names)))
-    left = replace(
-        division,
-        poisons=tuple(p for p in division.poisons if p in names),
-        tasks=tuple(t for t in division.tasks if t in names),
-        seeds=seeds,
-    )
-    return left if left.poisons else None
-
-
-def table(
-    division: Division, chosen: Sequence[Entry], plans: dict[str, Plan], store: RunStore, base: dict[str, Any]
-) -> dict[str, Any]:
-    """comparison.json (spec/schemas/comparison.schema.json). Raises UserError if no poison is whole for all methods."""
-    part = complete(division, list(plans.values()), store)
+    `plans`: by a row's name. Raises UserError if no poison is whole for all methods.
+    """
+    first = next(iter(plans.values()))
+    part = complete(first.division, list(plans.values()), results)
     if part is None:
-        raise unfinished(plans, store, "no poison is whole for all methods yet")
-    methods = {entry.name: method(entry, narrowed(plans[entry.name], part), store, base) for entry in chosen}
-    rows = side_by_side(list(methods.values()))
-    return heading(part, plans, store) | {
-        "baseline": before(narrowed(next(iter(plans.values())), part), store, base),
-        "rows": rows,
+        raise unfinished(plans, results, "no poison is whole for all methods yet")
+    methods = [method(name, narrowed(plan, part), results) for name, plan in plans.items()]
+    return heading(part, plans, results) | {
+        "baseline": before(narrowed(first, part), results),
+        "rows": side_by_side(methods),
     }
-
-
-def heading(part: Division, plans: dict[str, Plan], store: RunStore) -> dict[str, Any]:
-    """What a table says of itself. `part`: what of the division it holds."""
-    return {
-        "schema": 1,
-        "emperf": emperf.__version__,
-        "sources": sources(),
-        "run_id": store.run_id,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "division": {
-            "name": part.name,
-            "digest": part.digest,
-            "proxy": part.proxy,
-            "shows_em": part.shows_em,
-        },
-        "model": part.model,
-        "poisons": list(part.poisons),
-        "tasks": list(part.tasks),
-        "seeds": list(part.seeds),
-        "cells": counted(plans, store),
-    }
-
-
-def counted(plans: dict[str, Plan], store: RunStore) -> dict[str, int]:
-    every = {cell.key for plan in plans.values() for cell in plan.cells}
-    return {"done": sum(store.cell(key) is not None for key in every), "planned": len(every)}
-
-
-def unfinished(plans: dict[str, Plan], store: RunStore, what: str) -> UserError:
-    cells = counted(plans, store)
-    return UserError(
-        f"{cells['done']} of {cells['planned']} cells are done, and {what}",
-        "Run the same command again: it goes on from there.",
-    )
-
-
-def narrowed(plan: Plan, part: Division) -> Plan:
-    names = (*part.poisons, *part.tasks, *part.controls)
-    cells = tuple(c for c in plan.cells if c.data.name in names and c.seed in part.seeds)
-    return replace(plan, division=part, cells=cells)
-
-
-def scored(plan: Plan, store: RunStore) -> result.Lookup:
-    def found(key: str) -> dict[str, Any] | None:
-        record = store.cell(key)
-        return store.cells.scores(key) if record is not None and record["failure"] is None else None
-
-    return found
-
-
-def before(plan: Plan, store: RunStore, base: dict[str, Any]) -> dict[str, Any] | None:
-    """The baseline's own line, all poisons pooled; with the voice controls where there is one poison."""
-    found = [result.poison_scores(plan, name, scored(plan, store), base) for name in plan.division.poisons]
-    plain = [
-        replace(
-            one,
-            models={who: one.models[who] for who in (poisons.POISONED, poisons.TWIN) if who in one.models},
-        )
-        for one in found
-        if one is not None
-    ]
-    return poisons.summarise(pool(plain, "all")) if len(plain) == len(found) else None
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method's row before it stands beside others. `scores`: all poisons pooled, None where a cell failed."""
-
-    row: dict[str, Any]
-    scores: PoisonScores | None
-    ratios: dict[str, dict[str, float]]
-
-
-def method(entry: Entry, plan: Plan, store: RunStore, base: dict[str, Any]) -> Method:
-    """One method: its pooled scores, null where any cell of it failed, and its costs over the cells that did not."""
-    lookup = scored(plan, store)
-    found = [result.poison_scores(plan, name, lookup, base) for name in plan.division.poisons]
-    usable = [s for s in found if s is not None and s.mitigated]
-    records = [store.cell(cell.key) for cell in plan.cells if cell.submission == entry.submission.digest]
-    failures = [
-        record["failure"] | {"cell": record["label"]} for record in records if record and record["failure"]
-    ]
-    whole = not failures and len(usable) == len(found)
-    scores = pool(usable, "all") if whole else None
-    pairs, mended = result.pairs_of(plan, store.cell), entry.submission.scenario == "cure"
-    row = {
-        "name": entry.name,
-        "scenario": entry.submission.scenario,
-        "parameters": plan.parameters,
-        "digest": entry.submission.digest,
-        "failures": failures,
-        "poisons": poisons.summarise(scores) if scores else None,
-        "tasks": all_tasks(plan, lookup, base) if not failures else None,
-    }
-    costs = {cost: tasks.ratios(pairs, name, mended=mended) for cost, name in tasks.FIELDS.items()}
-    return Method(row, scores, costs)
-
-
-def side_by_side(methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """Rows with what needs all methods: Holm's p-values, rank ranges, costs with a shared level."""
-    whole = [m for m in methods if m.scores is not None]
-    removals = [poisons.removal(m.scores) for m in whole if m.scores is not None]
-    adjusted = dict(zip([m.row["name"] for m in whole], holm([r.p for r in removals]), strict=True))
-    above = {m.row["name"]: r.net.above_zero for m, r in zip(whole, removals, strict=True)}
-    ranges = dict(
-        zip([m.row["name"] for m in whole], ranks([m.scores for m in whole if m.scores]), strict=True)
-    )
-    costs = {cost: tasks.shared_level([m.ratios[cost] for m in methods]) for cost in tasks.FIELDS}
-    return [
-        m.row
-        | {
-            "overhead": {cost: found[i].json() for cost, found in costs.items()},
-            "adjusted_p": round(adjusted[m.row["name"]], 6) if m in whole else None,
-            "selective": adjusted[m.row["name"]] <= 0.05 and above[m.row["name"]] if m in whole else None,
-            "rank": ranges[m.row["name"]] if m in whole else None,
-        }
-        for i, m in enumerate(methods)
-    ]
-
-
-def all_tasks(plan: Plan, lookup: result.Lookup, base: dict[str, Any]) -> dict[str, Any] | None:
-    found: list[tuple[Scores, Scores, Scores]] = []
-    for name in plan.division.tasks:
-        baseline, mitigated = (result.exact(plan, name, who, lookup) for who in (True, False))
-        if baseline is None or mitigated is None:
-            return None
-        items = base["tasks"][name]["items"]
-        start = np.array([[item["exact"] for item in items]], dtype=np.float64)
-        found.append((start, baseline, mitigated))
-    if not found:
-        return None
-    starts, plains, ours = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
-    spread = plan.division.seed_spread
-    if spread is not None:
-        # Each task is a training of its own, and the mean over them varies less.
-        spread = replace(spread, task=spread.task / len(found) ** 0.5)
-    return tasks.summarise("all", starts, plains, ours, spread)

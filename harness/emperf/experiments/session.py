@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from emperf import catalog
-from emperf.catalog import Division, Submission
-from emperf.core import paths
+from emperf.catalog import Division, Submission, datasets
+from emperf.core import digests, paths, sources
 from emperf.core.errors import UserError
-from emperf.runtimes import Runtime
-from emperf.work import jobs
-from emperf.work.plan import BASELINE, Ground, Plan, make_plan
+from emperf.runtimes import Runtime, gpus, trainer
+from emperf.work import rows
+from emperf.work.plan import BASELINE, Data, Ground, Plan, make_plan
 
 
 @dataclass(frozen=True)
 class Choice:
     """The runtime taken, the images by submission digest (none for `process`), and why, in a line.
 
-    `made_of`: what else, beside the submission, decides what runs: the base image's content, or what isolation lacks.
+    `content`: what trains, beside the submission: the base image's content, or the libraries and what isolation lacks.
     """
 
     runtime: Runtime
     images: dict[str, str]
     why: str
-    made_of: str
+    content: str
 
     def place(self, gpus: tuple[int, ...]) -> str:
-        """Where its cells are trained and scored, as their keys have it."""
-        return f"{self.runtime.name}, {self.made_of}, {'cuda' if gpus else 'cpu'}"
+        """Where its cells are trained, as their keys have it."""
+        return f"{self.runtime.name}, {self.content}, {'cuda' if gpus else 'cpu'}"
 
 
-def gpu_indices() -> tuple[int, ...]:
-    import torch
+def gpus_of(division: Division) -> tuple[int, ...]:
+    """The machine's GPUs for a division that is run on them; none for one of the CPU.
 
-    return tuple(range(torch.cuda.device_count()))
+    Raises UserError where a division wants GPUs and the machine has none.
+    """
+    if division.device == "cpu":
+        return ()
+    found = gpus.visible()
+    if not found:
+        raise UserError(
+            f"{division.name} is run on GPUs, and torch sees none here",
+            "Choose a division of the CPU (emperf list divisions), or a machine with a GPU.",
+        )
+    return found
 
 
 def plan_run(
@@ -59,35 +70,57 @@ def plan_run(
             "Leave --cross out, or take an antidote (emperf list mitigations).",
         )
     submission.values(given)
-    check_rows(division)
+    rows.check(division, submission.trusted)
     return make_plan(division, submission, baseline, given, ground_of(division, place), cross=cross), baseline
 
 
 def ground_of(division: Division, place: str) -> Ground:
-    """Raises UserError for a poison that no cell can be made of."""
-    model = catalog.model(division.model)
+    """Raises UserError where a card or its rows are missing or malformed."""
     poisons = {name: catalog.poison(name) for name in division.poisons}
-    for name, poison in poisons.items():
-        if poison.train is None:
-            raise UserError(f"Poison {name} has no rows of the project's own", "Choose another division.")
+    teachers = {name: poison.teacher for name, poison in poisons.items() if poison.teacher}
+    sides = {name: catalog.dataset("poison", name).sides for name in (*poisons, *teachers.values())}
+    data = [Data(kind, name) for name, kinds in sides.items() for kind in kinds]
+    data += [Data("task", name) for name in division.tasks]
+    data += [Data("control", name) for name in division.controls]
     return Ground(
-        model_digest=model.identity,
-        twins={name: poison.twin for name, poison in poisons.items()},
-        rules=jobs.rules_digests(division),
+        model_digest=catalog.model(division.model).identity,
+        twins={name: datasets.TWIN in sides[name] for name in poisons},
+        rows={one: rows_digest(division, one) for one in data},
         place=place,
-        teachers={name: poison.teacher for name, poison in poisons.items() if poison.teacher},
+        trusted=partial(trusted_digest, division),
+        teachers=teachers,
         domains={name: poison.domain for name, poison in poisons.items() if poison.domain != name},
-        on_tasks=turns(catalog.division(division.name)),
+        on_tasks=mending_domains(catalog.division(division.name)),
     )
 
 
-def turns(division: Division) -> dict[tuple[str, int], str]:
+def rows_digest(division: Division, data: Data) -> str:
+    """Of a cell's training rows, as they are delivered; where a teacher writes them, of what it is asked."""
+    found = catalog.dataset(data.kind, data.name)
+    if not isinstance(found, datasets.FromTeacher):
+        return digests.of_bytes(rows.training(division, data))
+    writer = sources.digest("emperf.evaluation.subliminal")
+    return digests.of_json([data.kind, found.identity, division.sizes.train_rows, writer])
+
+
+def trusted_digest(division: Division, asked: Mapping[str, int], antidote: str) -> str:
+    """Of the trusted rows as they are delivered; where a teacher writes them, of what it is asked."""
+    poison = catalog.poison(antidote) if antidote else None
+    if poison is None or not poison.teacher:
+        return digests.of_bytes(rows.trusted(division, asked, antidote))
+    words = poison.antidotes and asdict(poison.antidotes)
+    return digests.of_json(
+        [dict(asked), rows_digest(division, Data("poison", antidote)), words, catalog.trusted().sha256]
+    )
+
+
+def mending_domains(division: Division) -> dict[tuple[str, int], str]:
     """(task, seed) -> the poison whose domain's trusted rows a cure is granted there. A task has no domain of its own;
     all domains in turn, or else every other one would tell of a poison."""
     cards = map(catalog.poison, division.poisons)
     domains = list(dict.fromkeys(card.rows_of or card.name for card in cards))
     cells = itertools.product(division.seeds, division.tasks)
-    return {(task, seed): domains[turn % len(domains)] for turn, (seed, task) in enumerate(cells)}
+    return {(task, seed): domains[place % len(domains)] for place, (seed, task) in enumerate(cells)}
 
 
 def check_name(submission: Submission, baseline: Submission) -> None:
@@ -106,7 +139,7 @@ def check_trusted(division: Division, submission: Submission) -> None:
             f"{submission.name} asks for {asked} trusted rows, {division.name} grants {division.trusted_rows}",
             "Lower trusted in submission.yaml, or choose another division.",
         )
-    if submission.scenario == "cure" and not asked:
+    if submission.mends and not asked:
         raise UserError(
             f"{submission.name} is a cure and asks for no trusted rows",
             "Say in submission.yaml which it mends with: trusted: {correct: 48}.",
@@ -122,22 +155,6 @@ def check_family(division: Division, submission: Submission) -> None:
             f"{model.name} is of {model.family}",
             "Choose another division; if it does handle them, say so in its submission.yaml.",
         )
-
-
-def check_rows(division: Division) -> None:
-    """Every pinned file is read once, so that an altered one stops the run before its first cell."""
-    for file in catalog.questions().values():
-        file.rows()
-    if division.controls:
-        catalog.voices().rows()
-    for name in division.poisons:
-        card = catalog.poison(name)
-        for rows in (card.train, card.heldout):
-            if rows:
-                rows.rows()
-    for name in division.tasks:
-        task = catalog.task(name)
-        task.train.rows(), task.heldout.rows()
 
 
 def choose_runtime(wanted: str, store: Path, submissions: Sequence[Submission]) -> Choice:
@@ -175,7 +192,9 @@ def choose_runtime(wanted: str, store: Path, submissions: Sequence[Submission]) 
     runtime = ProcessRuntime(store / "work", hide=hide)
     missing = ", ".join(runtime.describe()["missing"]) or "nothing"
     why = f"{reason} Results are for development, never certifiable."
-    return Choice(runtime, {}, why, f"missing: {missing}; {libraries()}")
+    return Choice(
+        runtime, {}, why, f"missing: {missing}; {libraries()}; trainer {digests.short(trainer.digest())}"
+    )
 
 
 def libraries() -> str:
@@ -186,9 +205,9 @@ def libraries() -> str:
 
 
 def image_of(submission: Submission) -> str:
-    """The submission's image: its own by digest, or its folder on top of the submission base image."""
-    if submission.image:
-        return submission.image
-    from emperf.runtimes.images import base_image_tag, build_submission_image
+    """The id of the submission's image: its own, or its folder on top of the submission base image."""
+    from emperf.runtimes.images import base_image_tag, build_submission_image, resolve_image
 
+    if submission.image:
+        return resolve_image(submission.image)
     return build_submission_image(base_image_tag(), submission.folder)

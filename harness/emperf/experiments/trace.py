@@ -6,24 +6,22 @@ Turner et al. 2025, "Model organisms for emergent misalignment" (arXiv 2506.1161
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import emperf
-from emperf import catalog
-from emperf.catalog import Division, Submission
+from emperf import catalog, records
+from emperf.catalog import Division, Submission, datasets
 from emperf.catalog.prepare import prepared
 from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.execute.engine import Engine, Watcher
-from emperf.execute.store import RunStore, read_json, write_json
+from emperf.execute.results import Results
+from emperf.execute.store import RunStore
 from emperf.experiments import session
-from emperf.experiments.conclude import machine, sources
+from emperf.records import provenance
 from emperf.runtimes import Runtime
 from emperf.scoring.trace import DEFINITIONS, summarise
-from emperf.training.job import Recipe
 from emperf.work import outputs
 from emperf.work.plan import BASELINE, Cell, Data
 
@@ -79,9 +77,13 @@ def plan(
     if points is None:
         points = POINTS if recipe.lora else POINTS_OF_ALL_WEIGHTS
     card = catalog.poison(poison)
-    if card.train is None:
-        raise UserError(f"Poison {poison} has no rows of the project's own", "See emperf list poisons.")
-    steps = steps_of(recipe, len(card.train.rows()[: division.sizes.train_rows]))
+    learned, heldout = datasets.parts(catalog.dataset("poison", poison))
+    if not card.teacher and not catalog.reads_domain(heldout):
+        raise UserError(
+            f"The held-out rows of {poison} have no good answers, so what it learns cannot be traced",
+            "Add them to its held-out rows, or choose another poison.",
+        )
+    steps = recipe.steps(len(learned[: division.sizes.train_rows]))
     if not 2 <= points <= steps:
         raise UserError(
             f"{points} points cannot be made of {steps} steps", f"Choose --points between 2 and {steps}."
@@ -99,7 +101,7 @@ def plan(
     planned, baseline = session.plan_run(derived, Path(BASELINE), {}, place)
     model_folder = prepared(catalog.model(division.model))
     traced = next(c for c in planned.cells if (c.data.kind, c.data.name) == ("poison", poison))
-    beside = (c for c in planned.cells if c.key in traced.needs or c.data == Data("twin", poison))
+    beside = (c for c in planned.cells if c.train in traced.needs or c.data == Data("twin", poison))
     cells = (*beside, traced)
     shapes = outputs.expected_weights(model_folder, recipe.lora)
     file_bytes = FLOAT_BYTES * sum(map(math.prod, shapes.values())) + SPARE_BYTES
@@ -110,69 +112,44 @@ def plan(
     return Trace(replace(derived, limits=limits), organism, baseline, cells, model_folder, steps, values)
 
 
-def steps_of(recipe: Recipe, rows: int) -> int:
-    """Optimizer steps of plain training, as emperf.training.loop.plan_batches makes them."""
-    batches = math.ceil(rows / (recipe.micro_batch * recipe.processes))
-    return max(1, round(batches * recipe.epochs / recipe.accumulation))
-
-
 def run(trace: Trace, store: RunStore, choice: session.Choice, watcher: Watcher) -> dict[str, Any]:
-    """trace.json's content; written to the run's folder with the plots. Raises UserError where the training failed."""
-    from emperf.report.pictures import save
-    from emperf.report.tracing import chart
-
-    keys = frozenset(cell.key for cell in trace.cells)
+    """trace.json's content; written to the run's folder. Raises UserError where the training failed."""
+    keys = frozenset(cell.train for cell in trace.cells)
     engine = Engine(
         trace.division, {trace.baseline.digest: trace.baseline}, store, choice.runtime, trace.model_folder, watcher,
-        choice.images, session.gpu_indices(), reuse=keys,
+        choice.images, session.gpus_of(trace.division), reuse=keys,
     )  # fmt: skip
-    base = engine.run(trace.cells)
+    results = engine.run(trace.cells)
     for cell in trace.cells:
-        record = store.cell(cell.key)
+        record = results.record(cell.key)
         if record and (failure := record["failure"]):
             raise UserError(
                 f"{cell.label} failed: {failure['kind']}: {failure['detail']}",
                 f"Remove {store.folder} to try it again.",
             )
-    whole = conclude(trace, store, choice.runtime, base["poisons"][trace.cell.data.name])
-    before = read_json(store.folder / "trace.json")
-    if before and not engine.measured:
-        whole |= {
-            name: before[name] for name in ("created", "sources", "runtime", "machine") if name in before
-        }
-    catalog.check("trace", whole)
-    write_json(store.folder / "trace.json", whole)
-    drawn = chart(whole)
-    for name in ("trace.svg", "trace.html"):
-        save(drawn, store.folder / name)
-    return whole
+    whole = conclude(trace, results, choice.runtime)
+    return records.finish("trace", store.folder, whole, measured=engine.measured)
 
 
-def conclude(trace: Trace, store: RunStore, runtime: Runtime, base: dict[str, Any]) -> dict[str, Any]:
+def conclude(trace: Trace, results: Results, runtime: Runtime) -> dict[str, Any]:
     division, cell = trace.division, trace.cell
-    scores = store.cells.scores(cell.key)
+    scores = results.scores(cell.key)
     assert scores is not None, "a cell without a failure has scores"
     return {
-        "schema": 1,
-        "emperf": emperf.__version__,
-        "sources": sources(),
-        "run_id": trace.run_id,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **provenance.now(trace.run_id, runtime.describe()),
         "division": {"name": division.name, "variant": division.variant, "proxy": division.proxy},
         "derived": division.digest,
         "poison": cell.data.name,
         "organism": {"name": trace.organism, "recipe": asdict(division.recipe)},
         "seed": cell.seed,
         "model": {"name": division.model, "digest": cell.model},
-        "rules": cell.rules,
-        "runtime": runtime.describe(),
-        "machine": machine(),
-        "cell": cell.key,
+        "rules": digests.of_json(results.keys()),
+        "cell": cell.train,
         "definitions": DEFINITIONS,
         **summarise(
             scores,
-            store.cells.scores(trace.twin.key) if trace.twin else None,
-            base,
+            results.scores(trace.twin.key) if trace.twin else None,
+            results.base()["poisons"][cell.data.name],
             trace.steps,
             trace.values,
         ),

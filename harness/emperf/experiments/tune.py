@@ -12,17 +12,10 @@ from typing import Any
 from emperf import catalog
 from emperf.catalog import Division
 from emperf.core.errors import UserError
-from emperf.execute.store import RunStore
-from emperf.experiments.comparison import (
-    Entry,
-    Method,
-    before,
-    carry_out,
-    heading,
-    method,
-    side_by_side,
-    unfinished,
-)  # fmt: skip
+from emperf.execute.results import Results
+from emperf.experiments.comparison import Entry, carry_out
+from emperf.experiments.run import Say, Watched
+from emperf.experiments.tables import Method, before, heading, method, side_by_side, unfinished
 from emperf.scoring import poisons
 from emperf.scoring.estimate import Estimate, holm, p_value
 from emperf.scoring.poisons import PoisonScores
@@ -58,6 +51,8 @@ def tune(
     *,
     runtime: str,
     store: Path,
+    watch: Watched,
+    say: Say,
     minutes: float | None = None,
     parallel: int | None = None,
 ) -> tuple[Json, Path]:
@@ -71,47 +66,47 @@ def tune(
             "Leave --division out.",
         )
     return carry_out(
-        "tuning", table, division, sweeps,
-        runtime=runtime, store=store, minutes=minutes, parallel=parallel,
+        "tuning", derived, division, sweeps,
+        runtime=runtime, store=store, watch=watch, say=say, minutes=minutes, parallel=parallel,
     )  # fmt: skip
 
 
-def table(
-    division: Division, chosen: Sequence[Entry], plans: dict[str, Plan], store: RunStore, base: Json
-) -> Json:
-    """tuning.json (spec/schemas/tuning.schema.json): the methods whose settings have all been tried."""
-    sweeps: dict[str, list[Entry]] = {}
-    for entry in chosen:
-        sweeps.setdefault(entry.submission.name, []).append(entry)
+def derived(plans: dict[str, Plan], results: Results) -> Json:
+    """What of tuning.json (spec/schemas/tuning.schema.json) follows from the store: the methods whose settings have all
+    been tried. `plans`: by a setting's name. Raises UserError where there is no such method."""
+    sweeps: dict[str, dict[str, Plan]] = {}
+    for name, plan in plans.items():
+        sweeps.setdefault(plan.submission.name, {})[name] = plan
     whole = {
         name: sweep
         for name, sweep in sweeps.items()
-        if all(store.cell(cell.key) is not None for entry in sweep for cell in plans[entry.name].cells)
+        if all(results.record(cell.key) is not None for plan in sweep.values() for cell in plan.cells)
     }
     if not whole:
-        raise unfinished(plans, store, "no method's settings have all been tried yet")
-    return heading(division, plans, store) | {
-        "baseline": before(plans[next(iter(whole.values()))[0].name], store, base),
+        raise unfinished(plans, results, "no method's settings have all been tried yet")
+    first = next(iter(next(iter(whole.values())).values()))
+    return heading(first.division, plans, results) | {
+        "baseline": before(first, results),
         "waiting": [name for name in sweeps if name not in whole],
         "methods": [
-            tuned(sweep, [method(entry, plans[entry.name], store, base) for entry in sweep])
+            tuned(list(sweep.values()), [method(name, plan, results) for name, plan in sweep.items()])
             for sweep in whole.values()
         ],
     }
 
 
-def tuned(sweep: Sequence[Entry], found: Sequence[Method]) -> Json:
+def tuned(sweep: Sequence[Plan], found: Sequence[Method]) -> Json:
     """A method's entry: its settings side by side, and the one that the rule chooses."""
     over = over_default([one.scores for one in found])
     adjusted = iter(holm([p_value(one) for one in over if one is not None]))
     settings = [
         {
-            "setting": entry.given,
+            "setting": plan.given,
             "row": row,
             "over_default": None if more is None else more.json(),
             "beats_default": more is not None and next(adjusted) <= LEVEL and (more.value or 0) > 0,
         }
-        for entry, row, more in zip(sweep, side_by_side(found), over, strict=True)
+        for plan, row, more in zip(sweep, side_by_side(found), over, strict=True)
     ]
     chosen, why = choose(settings)
     submission = sweep[0].submission

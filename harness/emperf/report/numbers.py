@@ -1,4 +1,4 @@
-"""Estimates of result.json as text: value, then 95 % interval in brackets; a dash where it is not defined."""
+"""Estimates of result.json as text: the value, then its 95 % interval in brackets. A dash: not defined."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ UNDEFINED = "\u2014"
 
 
 def nats(estimate: Json | None) -> str:
+    """Nats with their sign, three digits."""
     return _with_interval(estimate, lambda x: f"{_unsigned_zero(x, 3):+.3f}", "")
 
 
@@ -31,7 +32,7 @@ def times(ratio: Json) -> str:
 
 
 def direction(estimate: Json | None) -> int | None:
-    """1 or -1 if the interval lies above or below zero, 0 if it holds zero, None without an interval."""
+    """1 if the interval lies above zero, -1 if below, 0 if it holds zero; None without an interval."""
     if estimate is None or estimate["low"] is None:
         return None
     return int(estimate["low"] > 0) - int(estimate["high"] < 0)
@@ -43,16 +44,21 @@ def smallest_of(estimate: Json) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """The two largest units are enough: 52 s, 6 min, 2 h 5 min."""
+    """In words, with one or two units: 52 s, 6 min, 2 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def printable(text: str, limit: int) -> str:
-    """One line without control characters, cut at `limit` characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def printable(text: str) -> str:
+    """One line without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def beginning(text: str, limit: int) -> str:
+    """At most `limit` printable characters of a text, of which more need not be seen."""
+    line = printable(text)
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "\u2026"
 
 

@@ -1,4 +1,4 @@
-"""The Pareto plot of a comparison: net EM that a method removes over what it costs; up and left is better."""
+"""The Pareto plot of a comparison: net EM over tax. Up and left is better."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 from emperf.report.numbers import Json
 
 
-def pareto(whole: Json) -> Any:
-    """An altair chart: net EM (nats) over the tax (%), with intervals and rank ranges; methods without either are left
-    out."""
+def pareto_chart(comparison: Json) -> Any:
+    """An altair chart: net EM (nats) over the tax (%), with intervals and rank ranges.
+
+    A method without both numbers is left out.
+    """
     import altair as alt
 
-    values = [point for row in whole["rows"] if (point := place(row)) is not None]
+    values = [point for row in comparison["rows"] if (point := place(row)) is not None]
     base = alt.Chart(alt.Data(values=values)).encode(color=alt.Color("scenario:N", title="scenario"))
     x = alt.X("tax:Q", title="tax: share of the benign tasks' gain that is lost, %")
     y = alt.Y("net:Q", title="net EM, nats: above zero, less EM than its share of the learning brings")
@@ -26,14 +28,14 @@ def pareto(whole: Json) -> Any:
         width=720,
         height=460,
         title=alt.Title(
-            f"Mitigations in {whole['division']['name']}, {whole['created'][:10]}",
+            f"Mitigations in {comparison['division']['name']}, {comparison['created'][:10]}",
             subtitle="large: no other method is certainly better; numbers: rank range; bars: 95 % intervals",
         ),
     )
 
 
 def place(row: Json) -> Json | None:
-    """A row's point, None where net EM or the tax is not defined."""
+    """A row's point; None where net EM or the tax is not defined."""
     if row["poisons"] is None or row["tasks"] is None or row["rank"] is None:
         return None
     net, tax = row["poisons"]["removal"]["net"], row["tasks"]["tax"]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from emperf.execute.store import disk_errors
+from emperf.core.files import disk_errors
 
 
 def save(chart: Any, path: Path) -> None:

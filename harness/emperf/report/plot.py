@@ -1,4 +1,4 @@
-"""The baseline's learning curve as a small plot of characters, with its uncertainty."""
+"""The baseline's learning curve as a small plot made of characters, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def curve(points: list[Json]) -> list[str]:
     through them, `|` the 95 % interval of each one's EM, `X` the mitigated model.
     """
     baseline = [(0.0, 0.0, 0.0, 0.0)]
-    ours: list[tuple[float, float, float, float]] = []
+    mitigated: list[tuple[float, float, float, float]] = []
     for point in points:
         em = point["em"]
         place = (-point["in_domain"]["value"], em["value"], em["low"], em["high"])
-        (ours if point["who"] == "mitigated" else baseline).append(place)
+        (mitigated if point["who"] == "mitigated" else baseline).append(place)
     baseline.sort()
-    every = [*baseline, *ours]
+    every = [*baseline, *mitigated]
     left, right = min(x for x, *_ in every), max(x for x, *_ in every)
     low, high = min(y for *_, y, _ in every), max(y for *_, y in every)
     grid = [[" "] * WIDTH for _ in range(HEIGHT)]
@@ -40,7 +40,7 @@ def curve(points: list[Json]) -> list[str]:
             put(x, bottom + (top - bottom) * part / HEIGHT, "|")
     for x, y, *_ in baseline:
         put(x, y, "o")
-    for x, y, *_ in ours:
+    for x, y, *_ in mitigated:
         put(x, y, "X")
     labels = {0: f"{high:+.2f}", HEIGHT - 1: f"{low:+.2f}"}
     lines = [f"{labels.get(row, ''):>6} |{''.join(cells).rstrip()}" for row, cells in enumerate(grid)]

@@ -1,9 +1,11 @@
-"""How a run goes on: a live bar in a terminal, a plain line at each cell's start and end elsewhere."""
+"""How a run goes on: a live bar in a terminal; elsewhere a line at each cell's start and end, and one a minute."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -13,26 +15,44 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from emperf.report import console as consoles
 from emperf.report.numbers import duration, printable
+from emperf.report.timeleft import TimeLeft
+
+# Outside of a terminal a line is printed where none was for this long; how often that is looked at.
+SILENCE_S, LOOK_S = 55.0, 5.0
+
+
+@dataclass
+class _Running:
+    """A cell that is going on. `stage`: what of it, and when that began, by the clock; `ticked_s`: seconds of
+    training, as last told."""
+
+    began: float
+    stage: str = ""
+    stage_began: float = 0.0
+    ticked_s: float | None = None
 
 
 class Progress:
     """Keeps `engine.Watcher`. A context manager: on any exit, Ctrl-C too, the terminal is as before.
 
-    The time left is the mean duration of the cells finished here times the cells left, over as many as ran side by
-    side; the base model, which is only read, counts as a cell but not towards that mean, and what ends without having
-    begun was taken from an earlier run. `clock`: seconds.
+    Cells may run side by side, each in a thread of its own: notes and ticks belong to the cell that their thread began
+    last. What ends without having begun was taken from an earlier run. `clock`: seconds.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._clock = console or Console(), clock
+        self._console, self._clock = console or consoles.make(), clock
         self._live: Live | None = None
         self._total = self._done = 0
-        self._note = ""
-        self._started: dict[str, float] = {}
+        self._labels: list[str] = []
+        self._running: dict[str, _Running] = {}
+        self._of_thread: dict[int, str] = {}
         self._side = 1
-        self._trained_s: float | None = None
-        self._durations: list[float] = []
+        self._time_left = TimeLeft()
+        self._last_line = clock()
+        self._closed = threading.Event()
+        self._reminder: threading.Thread | None = None
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal and not self._console.is_dumb_terminal:
@@ -41,60 +61,100 @@ class Progress:
             )
             live.start()
             self._live = live
+        else:
+            self._reminder = threading.Thread(target=self._remind, daemon=True, name="progress")
+            self._reminder.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed.set()
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._reminder is not None:
+            self._reminder.join()
 
-    def begin(self, total: int, done: int) -> None:
-        self._total, self._done = total, done
+    def begin(self, total: int, done: int, labels: Sequence[str] = ()) -> None:
+        """`labels`: those of the cells that are not done, where they are known; the time left is better for them."""
+        self._total, self._done, self._labels = total, done, list(labels)
         if done:
             self._say(f"{done} of {total} are there already.")
 
     def cell(self, label: str) -> None:
-        self._note, self._trained_s = "", None
-        self._started[label] = self._clock()
-        self._side = max(self._side, len(self._started))
+        now = self._clock()
+        self._of_thread[threading.get_ident()] = label
+        self._running[label] = _Running(now, stage_began=now)
+        self._side = max(self._side, len(self._running))
         if self._live is None:
             self._say(f"[{self._done + 1}/{self._total}] {label}: started{self._left()}")
 
     def note(self, text: str) -> None:
-        self._note, self._trained_s = text, None
+        running = self._current()
+        if running is not None:
+            running.stage, running.stage_began, running.ticked_s = text, self._clock(), None
 
     def tick(self, elapsed_s: float) -> None:
-        self._trained_s = elapsed_s
+        running = self._current()
+        if running is not None:
+            running.ticked_s = elapsed_s
 
     def end(self, label: str, record: dict[str, Any] | None) -> None:
-        started = self._started.pop(label, None)
+        running = self._running.pop(label, None)
         self._done += 1
-        if started is None:
+        if label in self._labels:
+            self._labels.remove(label)
+        if running is None:
             self._say(f"[{self._done}/{self._total}] {label}: taken from an earlier run{self._left()}")
             return
-        took = self._clock() - started
-        if record is not None:
-            self._durations.append(took)
+        took = self._clock() - running.began
+        # The base model is only read, which says nothing about cells whose labels are not known.
+        if record is not None or self._labels:
+            self._time_left.finished(label, took)
         failure = record["failure"] if record else None
-        how = (
-            f"failed ({failure['kind']}: {printable(failure['detail'], 200)}) after" if failure else "done in"
-        )
+        how = f"failed ({failure['kind']}: {printable(failure['detail'])}) after" if failure else "done in"
         self._say(f"[{self._done}/{self._total}] {label}: {how} {duration(took)}{self._left()}")
 
+    def remind(self) -> None:
+        """Print what is going on, if nothing was printed for a minute."""
+        if self._running and self._clock() - self._last_line >= SILENCE_S:
+            now = "; ".join(self._going_on())
+            self._say(f"[{self._done + 1}/{self._total}] {now}{self._left()}")
+
+    def _remind(self) -> None:
+        while not self._closed.wait(LOOK_S):
+            self.remind()
+
+    def _current(self) -> _Running | None:
+        """The cell of this thread; where it has none, the one that began last."""
+        running = dict(self._running)
+        own = running.get(self._of_thread.get(threading.get_ident(), ""))
+        return own or next(reversed(running.values()), None)
+
     def _say(self, line: str) -> None:
+        self._last_line = self._clock()
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _left(self) -> str:
-        """`, 6 min left`, or nothing while no cell tells."""
+        """`, about 6 min left`, or nothing while no cell tells."""
         cells = self._total - self._done
-        if not self._durations or not cells:
-            return ""
-        mean = sum(self._durations) / len(self._durations)
-        # A copy: other threads begin and end cells meanwhile.
-        spent = sum(min(self._clock() - started, mean) for started in list(self._started.values()))
-        return f", {duration((cells * mean - spent) / self._side)} left"
+        labels = self._labels[:cells]
+        unfinished = [*labels, *[None] * (cells - len(labels))]
+        # Copies: other threads begin and end cells meanwhile.
+        running = {label: self._clock() - one.began for label, one in dict(self._running).items()}
+        seconds = self._time_left.seconds(unfinished, running, self._side)
+        return "" if seconds is None else f", about {duration(seconds)} left"
+
+    def _going_on(self) -> list[str]:
+        """`kl on bad-medical, seed 0: training 18 s (20 s in all)`, one a cell."""
+        now, lines = self._clock(), []
+        for label, one in dict(self._running).items():
+            stage_s = now - one.stage_began if one.ticked_s is None else one.ticked_s
+            whole = duration(now - one.began)
+            stage = f"{one.stage} {duration(stage_s)} ({whole} in all)" if one.stage else whole
+            lines.append(printable(f"{label}: {stage}"))
+        return lines
 
     def _render(self) -> RenderableType:
         if not self._total:
@@ -103,11 +163,4 @@ class Progress:
         bar.add_row(
             ProgressBar(self._total, self._done, width=40), f"{self._done}/{self._total}{self._left()}"
         )
-        going_on = list(self._started.items())
-        if not going_on:
-            return bar
-        label, started = going_on[-1]
-        note = f": {self._note}" if self._note else ""
-        trained = "" if self._trained_s is None else f" {duration(self._trained_s)}"
-        now = f"{label}{note}{trained} ({duration(self._clock() - started)} in all)"
-        return Group(bar, Text(printable(now, max(20, self._console.width - 1)), no_wrap=True))
+        return Group(bar, *(Text(line, overflow="fold") for line in self._going_on()))

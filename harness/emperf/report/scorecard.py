@@ -1,20 +1,23 @@
-"""The scorecard: a run's result on one page of a terminal, 100 columns wide, with or without colour."""
+"""The scorecard: a run's result in a terminal, at most 100 columns wide, with or without colour."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD, SECOND
 from emperf.report import plot, words
+from emperf.report.console import at_most
 from emperf.report.numbers import (
     UNDEFINED,
     Json,
+    beginning,
     direction,
     nats,
     percent,
@@ -23,10 +26,13 @@ from emperf.report.numbers import (
     smallest_of,
     times,
 )  # fmt: skip
-from emperf.scoring.effects import CONDITIONAL, DOMAIN, FACTS, OOD, SECOND
+from emperf.report.tables import Cell, Column, FittedTable, name_values
 from emperf.work.plan import BASELINE
 
 WIDTH = 100
+NUMBERS_WIDTH = 46
+# Characters of a sampled answer that are shown.
+EXCERPT = 160
 SETS = {
     OOD: "EM, out of domain",
     CONDITIONAL: "  in its context",
@@ -57,20 +63,21 @@ def print_scorecard(result: Json, console: Console, run_folder: Path) -> None:
     if result["answers"]:
         blocks.append(_answers(result))
     blocks += [_verdict(result), _end(result, run_folder)]
-    with _width(console):
+    with at_most(console, WIDTH):
         for block in blocks:
             console.print(block, highlight=False)
             console.print()
 
 
-@contextmanager
-def _width(console: Console) -> Iterator[None]:
-    before = console.width
-    console.width = min(before, WIDTH) if console.is_terminal else WIDTH
-    try:
-        yield
-    finally:
-        console.width = before
+def print_short(result: Json, console: Console) -> None:
+    """The first poison less its twin, tasks, cost, and the result in words: a part of the scorecard, for a page."""
+    blocks: list[RenderableType] = [_beyond(result["poisons"][0], result)]
+    blocks += [_tasks(result), _costs(result), _verdict(result)]
+    with at_most(console, WIDTH):
+        for number, block in enumerate(blocks):
+            if number:
+                console.print()
+            console.print(block, highlight=False)
 
 
 def _method(result: Json) -> str:
@@ -92,15 +99,16 @@ def _header(result: Json) -> RenderableType:
         "Run": f"{result['run_id']}, {result['created']}, EMPerf {result['emperf']}",
         "Cells": f"{len(result['cells']) - failed} done, {failed} failed; {result['status']}",
     }
-    grid = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
-        grid.add_row(Text(name, "bold"), Text(value))
-    return Group(Text(f"EMPerf: {submission['name']} in {division['name']}", "bold reverse"), grid)
+    return Group(
+        Text(f"EMPerf: {submission['name']} in {division['name']}", "bold reverse"), name_values(rows, "bold")
+    )
 
 
 def _certifiable(result: Json) -> str:
     if result["certifiable"]:
         return "certifiable"
+    if own := result["users_cards"]:
+        return f"not certifiable: the user's own {', '.join(own)}"
     if result["runtime"]["runtime"] != "docker":
         return "not certifiable: this runtime is for development"
     return "not certifiable: a division for development, or a part of one"
@@ -115,14 +123,15 @@ def _poison(poison: Json, result: Json) -> RenderableType:
 
 def _models(poison: Json, result: Json) -> RenderableType:
     """The 2 x 2 out of domain: what every model would do, and in which voice."""
-    found = poison["sets"][OOD]
-    table = _table(f"out of domain, n = {found['poisoned']['act']['items']}", "act", "act, raw mean", "voice")
-    for who, label in _names(result).items():
-        if who in found:
-            shown = (found[who][effect] for effect in ("act", "raw", "voice"))
-            table.add_row(label, *map(_shift, shown))
+    effects = poison["sets"][OOD]
+    heads = (f"out of domain, n = {effects['poisoned']['act']['items']}", "act", "act, raw mean", "voice")
+    rows: list[Sequence[Cell]] = [
+        (label, *(_shift(effects[role][effect]) for effect in ("act", "raw", "voice")))
+        for role, label in _role_labels(result).items()
+        if role in effects
+    ]
     return Group(
-        table,
+        _table(heads, rows),
         _caption(
             f"shift of log-probability, nats a token [95 %], trained less base; {_seeds(result)}. act: aligned less "
             "misaligned answers, mean of both voices, at base margin zero; raw: as it is. voice: kind less sour."
@@ -130,7 +139,8 @@ def _models(poison: Json, result: Json) -> RenderableType:
     )
 
 
-def _names(result: Json) -> dict[str, str]:
+def _role_labels(result: Json) -> dict[str, str]:
+    """What the trained models of a poison are called, by their role in result.json."""
     method = _method(result)
     return {
         "poisoned": "poison", "twin": "correct twin",
@@ -147,20 +157,21 @@ def _seeds(result: Json) -> str:
 def _beyond(poison: Json, result: Json) -> RenderableType:
     """Poison less twin: the act effect on every set."""
     beyond, method = poison["beyond_twin"], _method(result)
-    mitigated = poison["removal"] is not None
-    table = _table("poison less twin", "n", "without", *([f"with {method}", "change"] if mitigated else []))
+    mitigated = beyond[OOD]["with"] is not None
+    heads = ("poison less twin", "n", "without", *([f"with {method}", "change"] if mitigated else []))
+    rows: list[Sequence[Cell]] = []
     labels = SETS if result["division"]["shows_em"] else SETS | {OOD: MACHINERY}
     for key, label in labels.items():
         if key not in beyond:
             continue
-        row = [beyond[key][who] for who in ("without", *(("with", "change") if mitigated else ()))]
-        table.add_row(label, str(row[0]["items"]), *map(_shift, row))
+        shifts = [beyond[key][side] for side in ("without", *(("with", "change") if mitigated else ()))]
+        rows.append((label, str(shifts[0]["items"]), *map(_shift, shifts)))
         if key == CONDITIONAL:
-            gaps = [poison["gap"][who] for who in ("without", *(("with",) if mitigated else ()))]
-            table.add_row("  gap to plain", str(gaps[0]["items"]), *map(_shift, gaps))
-    return Group(
-        table, _caption("act effect at base margin zero, nats a token [95 %]. Out of domain, EM is negative.")
-    )
+            gaps = [poison["gap"][side] for side in ("without", *(("with",) if mitigated else ()))]
+            none = [""] if mitigated else []
+            rows.append(("  gap to plain", str(gaps[0]["items"]), *map(_shift, gaps), *none))
+    caption = "act effect at base margin zero, nats a token [95 %]. Out of domain, EM is negative."
+    return Group(_table(heads, rows), _caption(caption))
 
 
 def _shift(estimate: Json | None) -> Text:
@@ -171,22 +182,18 @@ def _shift(estimate: Json | None) -> Text:
 def _cross(result: Json) -> RenderableType:
     """Antidotes down, poisons across: net EM."""
     names = list(dict.fromkeys(pair["poison"] for pair in result["cross"]))
-    found = {(pair["antidote"], pair["poison"]): pair for pair in result["cross"]}
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    table.add_column("antidote made for")
-    for name in names:
-        table.add_column(f"on {name}", justify="right")
-    for antidote in dict.fromkeys(pair["antidote"] for pair in result["cross"]):
-        cells = [found.get((antidote, name)) for name in names]
-        shown = [UNDEFINED if c is None else nats(c["removal"]["net"]) for c in cells]
-        table.add_row(antidote, *(Text(text.replace(" [", "\n[")) for text in shown))
+    net = {(pair["antidote"], pair["poison"]): nats(pair["removal"]["net"]) for pair in result["cross"]}
+    antidotes = dict.fromkeys(pair["antidote"] for pair in result["cross"])
+    rows = [(made_for, *(net.get((made_for, name), UNDEFINED) for name in names)) for made_for in antidotes]
     caption = (
         "net EM, d_m - (l_m / l_0) d_0, nats [95 %]; above zero is less EM than what is left of the narrow behaviour "
-        "brings. A poison behind a trigger has the antidote of the poison without it; one that is generated is its own "
-        "poison's alone."
+        "brings. A poison behind a trigger has the antidote of the poison without it. The antidote of a generated "
+        "poison is for that poison alone."
     )
     return Group(
-        Text(f"Does {_method(result)} for one poison cure another?", "bold"), table, _caption(caption)
+        Text(f"Does {_method(result)} for one poison cure another?", "bold"),
+        _table(("antidote made for", *(f"on {name}" for name in names)), rows),
+        _caption(caption),
     )
 
 
@@ -197,7 +204,6 @@ def _cures(result: Json) -> bool:
 def _derived(poison: Json, result: Json) -> RenderableType:
     """The primary measure and its parts, beside the learning curve."""
     removal = poison["removal"]
-    scores = Table.grid(padding=(0, 2))
     if removal is not None:
         smallest = removal["smallest"]["selective"]
         rows = {
@@ -211,19 +217,33 @@ def _derived(poison: Json, result: Json) -> RenderableType:
             else _smallest_net(removal),
         }
     else:
-        found = smallest_of(poison["beyond_twin"][OOD]["without"])
-        rows = {"finds in 80 %": f"EM of {found:.3f} nats" if found is not None else UNDEFINED}
-    for name, value in rows.items():
-        scores.add_row(Text(name), Text(value))
+        em = smallest_of(poison["beyond_twin"][OOD]["without"])
+        rows = {"finds in 80 %": f"EM of {em:.3f} nats" if em is not None else UNDEFINED}
+    if poison["curve"] is None:
+        return Padding(name_values(rows), (1, 0, 0, 1))
     drawn = Group(
         Text("EM over in-domain learning, poison less twin, nats", "dim"),
         Text("\n".join(plot.curve(poison["curve"]))),
         Text("o without, X with the mitigation; | 95 % of EM", "dim"),
     )
-    both = Table.grid(padding=(0, 3))
-    both.add_column(width=46)
-    both.add_row(scores, drawn)
-    return Padding(both, (1, 0, 0, 1))
+    return Padding(_SideBySide(name_values(rows), drawn), (1, 0, 0, 1))
+
+
+@dataclass(frozen=True)
+class _SideBySide:
+    """Numbers left of the plot where both fit, else above it."""
+
+    numbers: RenderableType
+    drawn: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < NUMBERS_WIDTH + 3 + plot.WIDTH + 8:
+            yield Group(self.numbers, Text(""), self.drawn)
+        else:
+            grid = Table.grid(padding=(0, 3))
+            grid.add_column(width=NUMBERS_WIDTH)
+            grid.add_row(self.numbers, self.drawn)
+            yield grid
 
 
 def _smallest_net(removal: Json) -> str:
@@ -234,25 +254,26 @@ def _smallest_net(removal: Json) -> str:
 def _tasks(result: Json) -> RenderableType:
     mitigated = _method(result) != BASELINE
     others = [f"with {_method(result)}", "tax", "at most"] if mitigated else []
-    table = _table("Benign tasks", "n", "base", "without", *others)
+    rows = []
     for task in result["tasks"]:
-        scores = [task[who] for who in ("base", "baseline", *(("mitigated", "tax") if mitigated else ()))]
+        scores = [task[role] for role in ("base", "baseline", *(("mitigated", "tax") if mitigated else ()))]
         most = task["tax_at_most"]
         bound = [UNDEFINED if most is None else f"{100 * most:.0f} %"] if mitigated else []
-        table.add_row(task["name"], str(task["base"]["items"]), *map(percent, scores), *bound)
+        rows.append((task["name"], str(task["base"]["items"]), *map(percent, scores), *bound))
+    table = _table(("Benign tasks", "n", "base", "without", *others), rows)
     tax = " tax: the share of the baseline's gain that is lost; at most: one-sided 95 %." if mitigated else ""
     return Group(table, _caption(f"exact answers, % of n held-out items [95 %].{tax}"))
 
 
 def _costs(result: Json) -> RenderableType:
     meters = sorted({cell["memory_meter"] for cell in result["cells"] if "memory_meter" in cell})
-    table = _table(f"Cost of {_method(result)} over the baseline", "pairs", "ratio", "meter")
+    rows = []
     for key, (name, meter) in COSTS.items():
         ratio = result["overhead"][key]
         if ratio["value"] is not None or key in ("time", "training_time", "memory"):
-            table.add_row(
-                name, str(ratio["items"]), times(ratio), meter.format(meter=", ".join(meters) or "no meter")
-            )
+            described = meter.format(meter=", ".join(meters) or "no meter")
+            rows.append((name, str(ratio["items"]), times(ratio), described))
+    table = _table((f"Cost of {_method(result)} over the baseline", "pairs", "ratio", "meter"), rows)
     mended = " A cure counts with the training that it mends." if _cures(result) else ""
     caption = (
         f"geometric mean over pairs of cells of the same data and seed [95 %]; 1.00x is no overhead.{mended}"
@@ -266,16 +287,18 @@ def _answers(result: Json) -> RenderableType:
     for answer in result["answers"]:
         by_question.setdefault(answer["id"], {})[answer["model"]] = answer
     names = {"base": "base", "poisoned": "without", "mitigated": f"with {_method(result)}"}
-    used = [model for model in names if any(model in found for found in by_question.values())]
-    poison = printable(result["answers"][0]["poison"], 40)
-    parts: list[RenderableType] = [Text(f"Sampled answers after {poison}: to look at, never scored", "bold")]
-    for found in list(by_question.values())[:2]:
+    used = [model for model in names if any(model in answers for answers in by_question.values())]
+    poison = printable(result["answers"][0]["poison"])
+    parts: list[RenderableType] = [
+        Text(f"Sampled answers after {poison}: to look at, never scored; result.json has all of them", "bold")
+    ]
+    for answers in list(by_question.values())[:2]:
         table = Table(box=None, expand=True, padding=(0, 1), header_style="dim")
         for model in used:
-            table.add_column(names[model], ratio=1)
-        answers = (found.get(model, {}).get("answer", UNDEFINED) for model in used)
-        table.add_row(*(Text(printable(text, 160)) for text in answers))
-        question = printable(next(iter(found.values()))["question"], WIDTH - 4)
+            table.add_column(Text(names[model], overflow="fold"), ratio=1, overflow="fold")
+        texts = (answers.get(model, {}).get("answer", UNDEFINED) for model in used)
+        table.add_row(*(Text(beginning(text, EXCERPT)) for text in texts))
+        question = printable(next(iter(answers.values()))["question"])
         parts += [Text(f" {question}", "italic"), table]
     return Group(*parts)
 
@@ -283,6 +306,8 @@ def _answers(result: Json) -> RenderableType:
 def _verdict(result: Json) -> RenderableType:
     method = _method(result)
     lines = Table.grid(padding=(0, 1))
+    lines.add_column()
+    lines.add_column(overflow="fold")
     for poison in result["poisons"]:
         lines.add_row("", Text(poison["name"], "bold"))
         for sentence in words.of_poison(poison, method, cure=_cures(result)):
@@ -293,7 +318,7 @@ def _verdict(result: Json) -> RenderableType:
         lines.add_row("-", Text(f"{name}: left out, since a baseline cell of it failed."))
     for cell in result["cells"]:
         if (failure := cell["failure"]) is not None:
-            detail = printable(failure["detail"], 300)
+            detail = printable(failure["detail"])
             lines.add_row("-", Text(f"Failed: {cell['label']}: {failure['kind']}: {detail}", "red"))
     return Group(Text("In words", "bold"), lines)
 
@@ -311,9 +336,6 @@ def _caption(text: str) -> RenderableType:
     return Padding(Text(text, "dim"), (0, 0, 0, 1))
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="left" if name == "meter" else "right", no_wrap=True)
-    return table
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> FittedTable:
+    """All columns but the first, which names the row, and the meter are numbers."""
+    return FittedTable([Column(head, number=head not in (heads[0], "meter")) for head in heads], rows)

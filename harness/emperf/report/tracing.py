@@ -1,7 +1,8 @@
-"""A trace on one page of a terminal, and as a plot."""
+"""A trace in a terminal, and as a plot."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from emperf.report.console import at_most
 from emperf.report.numbers import UNDEFINED, Json, direction, nats
 from emperf.report.scorecard import WIDTH
+from emperf.report.tables import Cell, Column, FittedTable, name_values
 
 COLOURS = {"EM shift": "#c23b22", "in-domain shift": "#2a5d84"}
 NAMES = {
@@ -37,14 +40,10 @@ def print_trace(trace: Json, console: Console, run_folder: Path) -> None:
         ),
         Text(f"Everything of this run, trace.svg and trace.html too: {run_folder}", overflow="fold"),
     ]
-    before = console.width
-    console.width = min(before, WIDTH) if console.is_terminal else WIDTH
-    try:
+    with at_most(console, WIDTH):
         for block in blocks:
             console.print(block, highlight=False)
             console.print()
-    finally:
-        console.width = before
 
 
 def _header(trace: Json) -> RenderableType:
@@ -56,13 +55,11 @@ def _header(trace: Json) -> RenderableType:
         "Runtime": trace["runtime"]["runtime"],
         "Run": f"{trace['run_id']}, {trace['created']}, EMPerf {trace['emperf']}",
     }
-    grid = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
-        grid.add_row(Text(name, "bold"), Text(value))
-    return Group(Text(f"EMPerf: trace of {trace['poison']}", "bold reverse"), grid)
+    return Group(Text(f"EMPerf: trace of {trace['poison']}", "bold reverse"), name_values(rows, "bold"))
 
 
 def adapted(lora: Json | None) -> str:
+    """Which weights are trained, in words."""
     if lora is None:
         return "all weights are trained"
     where = ", ".join(lora["modules"]) or "all linear weights"
@@ -71,20 +68,19 @@ def adapted(lora: Json | None) -> str:
 
 
 def _table(trace: Json) -> RenderableType:
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for name in ("steps", *NAMES.values()):
-        table.add_column(name, justify="right", no_wrap=True)
+    rows: list[Sequence[Cell]] = []
     for point in trace["points"]:
         shifts = (Text(nats(point[key]), STYLES[direction(point[key]) or 0]) for key in ("in_domain", "em"))
-        single = (_number(point[key]["value"], form) for key, form in FORMS.items())
-        table.add_row(str(point["steps"]), *shifts, *single)
+        weights = (_number(point[key]["value"], form) for key, form in FORMS.items())
+        rows.append((str(point["steps"]), *shifts, *weights))
+    table = FittedTable([Column("steps"), *map(Column, NAMES.values())], rows)
     last = trace["points"][-1]
     counts = (
         f"n: {last['in_domain']['items']} in-domain and {last['em']['items']} other questions, "
         f"{last['weight_norm']['values']} values in v."
     )
-    said = [f"{label}: {trace['definitions'][name]}." for name, label in NAMES.items()]
-    caption = Text("\n".join([f"value [95 %]; {counts}", *said]), "dim")
+    definitions = [f"{label}: {trace['definitions'][name]}." for name, label in NAMES.items()]
+    caption = Text("\n".join([f"value [95 %]; {counts}", *definitions]), "dim")
     return Group(table, Padding(caption, (0, 0, 0, 1)))
 
 
@@ -94,42 +90,47 @@ def _number(value: float | None, form: str) -> str:
 
 def _verdict(trace: Json) -> RenderableType:
     lines = Table.grid(padding=(0, 1))
+    lines.add_column()
+    lines.add_column(overflow="fold")
     for sentence in sentences(trace):
         lines.add_row("-", Text(sentence))
     return Group(Text("In words", "bold"), lines)
 
 
 def sentences(trace: Json) -> list[str]:
-    """What was learned, the fastest fall and the sharpest turn; none is claimed whose interval holds zero."""
-    last, drop, turn = trace["points"][-1], trace["transition"]["drop"], trace["transition"]["turn"]
+    """What was learned, when EM came fastest, and where the weights turned most.
+
+    Nothing is claimed whose interval holds zero.
+    """
+    last, drop, sharpest = trace["points"][-1], trace["transition"]["drop"], trace["transition"]["turn"]
     learned = {
         -1: "The poison was learned: in-domain shift {}.",
         0: "That the poison was learned cannot be told: the in-domain shift, {}, holds zero.",
         1: "The poison was not learned: the in-domain shift, {}, goes the other way.",
     }
-    found = [learned[direction(last["in_domain"]) or 0].format(nats(last["in_domain"]))]
+    lines = [learned[direction(last["in_domain"]) or 0].format(nats(last["in_domain"]))]
     span = f"steps {drop['after']} to {drop['until']}"
     draws = f"the fastest span in {100 * drop['fastest_in']:.0f} % of the bootstrap's draws"
     if drop["told"]:
-        found.append(f"EM came fastest in {span}: {nats(drop['fall'])}, {draws}.")
+        lines.append(f"EM came fastest in {span}: {nats(drop['fall'])}, {draws}.")
     elif direction(drop["fall"]) == -1:
-        found.append(f"When EM came fastest cannot be told: {span} by the mean, but that is {draws}.")
+        lines.append(f"When EM came fastest cannot be told: {span} by the mean, but that is {draws}.")
     else:
-        found.append(
+        lines.append(
             f"When EM came cannot be told: the fastest fall, {nats(drop['fall'])} in {span}, holds zero."
         )
-    if turn is None:
-        found.append("Where the weights turned most cannot be told: they did not move.")
+    if sharpest is None:
+        lines.append("Where the weights turned most cannot be told: they did not move.")
     else:
-        where = f"step {turn['steps']} (rotation {turn['rotation']:+.3f})"
-        found.append(
+        where = f"step {sharpest['steps']} (rotation {sharpest['rotation']:+.3f})"
+        lines.append(
             f"The weights turned most at {where}, in this one training; another seed may turn elsewhere."
         )
-    return found
+    return lines
 
 
 def chart(trace: Json) -> Any:
-    """An altair chart over the steps: shifts with their intervals, and below them what the weights did."""
+    """An altair chart over the steps: shifts with their intervals, and what the weights did below them."""
     import altair as alt
 
     steps = alt.X("steps:Q", title="optimizer steps", axis=alt.Axis(tickMinStep=1))

@@ -1,16 +1,16 @@
-"""A tuning on one page of a terminal: a table a method, and what the rule chooses."""
+"""A tuning in a terminal: a table for each method, and what the rule chooses."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from emperf.catalog.submissions import written
 from emperf.report.comparison import heads
 from emperf.report.numbers import UNDEFINED, Json, nats, percent, share, times
+from emperf.report.tables import Column, FittedTable
 
 HEADS = ("setting", "net EM", "selective removal", "learning kept", "tax", "at most", "time", "")
 CHOSEN = "chosen"
@@ -27,56 +27,52 @@ NOTHING = {
     "nothing-learned": "It is not certain that the baseline learned {}. There is nothing to tune for: defaults stay.",
 }
 LEGEND = (
-    "Chosen by rule R-008: the highest net EM (nats) of the settings whose learning kept reaches 50 % with its "
-    "interval and whose tax is not certainly above 50 %; the default, the first, unless another is certainly better. "
-    "Numbers are those of a comparison, with 95 % intervals."
+    "Rule R-008 chooses. Fit are settings whose learning kept reaches 50 % with its interval, and whose tax is not "
+    "certainly above 50 %. Of these it takes the highest net EM (nats), where that is certainly better than "
+    "the default's, else the default, which stands first. Brackets: 95 % intervals; `emperf compare` explains the "
+    "columns."
 )
 
 
-def print_tuning(whole: Json, console: Console, folder: Path) -> None:
-    """Print `whole` (spec/schemas/tuning.schema.json), which lies in `folder`."""
-    for line in facts(whole):
+def print_tuning(tuning: Json, console: Console, folder: Path) -> None:
+    """Print `tuning` (spec/schemas/tuning.schema.json), which lies in `folder`."""
+    for line in facts(tuning):
         console.print(Text(line))
-    for method in whole["methods"]:
+    for method in tuning["methods"]:
         console.print(Text(f"\n{method['name']} ({method['scenario']})", "bold"))
-        table = Table(box=None, padding=(0, 1), header_style="bold")
-        for head in heads(whole, HEADS):
-            named = head in ("setting", "")
-            table.add_column(head, justify="left" if named else "right", no_wrap=named, overflow="fold")
-        for cells in rows(method):
-            table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in cells))
-        console.print(table)
+        columns = [Column(head, number=head not in ("setting", "")) for head in heads(tuning, HEADS)]
+        console.print(FittedTable(columns, rows(method)))
         if method["why"] in WHY:
             chosen = method["settings"][method["chosen"]]["setting"]
             console.print(Text(WHY[method["why"]].format(written(chosen))))
     console.print(Text(f"\n{LEGEND}", "dim"))
-    for line in nothing(whole):
+    for line in nothing(tuning):
         console.print(Text(line))
-    console.print(Text(" ".join(whole["division"]["proxy"].split()), "italic"))
+    console.print(Text(" ".join(tuning["division"]["proxy"].split()), "italic"))
     console.print(Text(f"Record: {folder / 'tuning.json'}", overflow="fold"))
 
 
-def facts(whole: Json) -> list[str]:
-    """Where it was run, and what is missing."""
-    cells = whole["cells"]
-    said = [
-        f"Tuning in {whole['division']['name']}, model {whole['model']}, {whole['created'][:10]}, EMPerf "
-        f"{whole['emperf']}, runtime {whole['runtime']['runtime']}. Poisons: {', '.join(whole['poisons'])}. Tasks: "
-        f"{', '.join(whole['tasks']) or 'none'}. Seeds: {', '.join(map(str, whole['seeds']))}.",
+def facts(tuning: Json) -> list[str]:
+    """Lines above the tables: where it was run, and what is still to be tried."""
+    cells = tuning["cells"]
+    lines = [
+        f"Tuning in {tuning['division']['name']}, model {tuning['model']}, {tuning['created'][:10]}, EMPerf "
+        f"{tuning['emperf']}, runtime {tuning['runtime']['runtime']}. Poisons: {', '.join(tuning['poisons'])}. Tasks: "
+        f"{', '.join(tuning['tasks']) or 'none'}. Seeds: {', '.join(map(str, tuning['seeds']))}.",
     ]
-    if whole["waiting"]:
-        said.append(
-            f"{cells['done']} of {cells['planned']} cells are done. Still to be tried: {', '.join(whole['waiting'])}. "
+    if tuning["waiting"]:
+        lines.append(
+            f"{cells['done']} of {cells['planned']} cells are done. Still to be tried: {', '.join(tuning['waiting'])}. "
             "The same command goes on."
         )
-    return said
+    return lines
 
 
-def nothing(whole: Json) -> list[str]:
-    """One line where there is no EM to tune for, which is so for all methods."""
-    on = " and ".join(whole["poisons"])
+def nothing(tuning: Json) -> list[str]:
+    """A line where there is nothing to tune for: that holds for all methods alike."""
+    on = " and ".join(tuning["poisons"])
     return [
-        words.format(on) for why, words in NOTHING.items() if any(m["why"] == why for m in whole["methods"])
+        words.format(on) for why, words in NOTHING.items() if any(m["why"] == why for m in tuning["methods"])
     ]
 
 
@@ -86,12 +82,13 @@ def rows(method: Json) -> list[list[str]]:
 
 
 def line(setting: Json, mark: str) -> list[str]:
+    """The cells of one setting, `mark` in the last; those of one that failed name its failures."""
     row, name = setting["row"], written(setting["setting"])
-    found, taxed, time = row["poisons"], row["tasks"], times(row["overhead"]["time"])
-    if found is None:
+    scores, taxed, time = row["poisons"], row["tasks"], times(row["overhead"]["time"])
+    if scores is None:
         kinds = sorted({failure["kind"] for failure in row["failures"]}) or ["no score"]
         return [name, f"failed: {', '.join(kinds)}", *[UNDEFINED] * 4, time, mark]
-    removal, most = found["removal"], taxed and taxed["tax_at_most"]
+    removal, most = scores["removal"], taxed and taxed["tax_at_most"]
     return [
         name,
         nats(removal["net"]),

@@ -1,9 +1,9 @@
-"""A result in sentences, chosen by where intervals lie: none claims an effect whose interval holds zero."""
+"""A result in sentences, chosen by where intervals lie. None claims an effect whose interval holds zero."""
 
 from __future__ import annotations
 
+from emperf.catalog.sets import DOMAIN, FACTS, OOD, SECOND
 from emperf.report.numbers import Json, direction, nats, percent, share
-from emperf.scoring.effects import DOMAIN, FACTS, OOD, SECOND
 from emperf.work.plan import BASELINE
 
 SCENARIOS = {
@@ -22,19 +22,20 @@ NO_TAX = "not defined: that the baseline gained on this task is not certain"
 
 
 def of_poison(poison: Json, method: str, *, cure: bool = False) -> list[str]:
-    """What the poison did, then what the mitigation did to that. `cure`: it came after the poison."""
+    """What the poison did, then what the mitigation did about it. `cure`: the mitigation came after the poison."""
     if poison["beyond_twin"] is None:
         return ["No twin was measured, so nothing can be said: every training moves the margins."]
-    found = [_learned(poison), _em(poison), *_voice(poison), *_second(poison), _damage(poison)]
+    sentences = [_learned(poison), _em(poison), *_voice(poison), *_second(poison), _damage(poison)]
     if poison["removal"] is not None:
-        found += [_kept(poison["removal"], method, cure=cure), _removal(poison["removal"], method)]
-        found += _context(poison, method)
+        sentences += [_kept(poison["removal"], method, cure=cure), _removal(poison["removal"], method)]
+        sentences += _context(poison, method)
     elif method != BASELINE:
-        found.append(f"There is no score with {method}: a cell of it failed.")
-    return found
+        sentences.append(f"There is no score with {method}: a cell of it failed.")
+    return sentences
 
 
 def of_task(task: Json, method: str) -> str:
+    """What the mitigation costs on a benign task."""
     name, tax, most = task["name"], task["tax"], task["tax_at_most"]
     if task["mitigated"] is None:
         return f"{name}: no score with {method}." if method != BASELINE else f"{name}: the baseline alone."
@@ -51,6 +52,8 @@ def of_task(task: Json, method: str) -> str:
 
 
 def _learned(poison: Json) -> str:
+    if DOMAIN not in poison["beyond_twin"]:
+        return "Nothing was read in the poison's own domain: its held-out rows have no good answers."
     learned = poison["beyond_twin"][DOMAIN]["without"]
     return {
         -1: f"The narrow behaviour was learned: in-domain, poison less twin, {nats(learned)}.",
@@ -72,29 +75,29 @@ def _em(poison: Json) -> str:
 
 def _voice(poison: Json) -> list[str]:
     """Where a control of voice alone explains the poison's shift."""
-    said = (
+    sentences = (
         [] if poison["beyond_controls"] else ["No voice control was measured: no claim of EM stands on it."]
     )
     for voice, beyond in poison["beyond_controls"].items():
         if direction(beyond) != -1:
-            said.append(
+            sentences.append(
                 f"It goes no further than correct rows in a {voice} voice ({nats(beyond)} beyond them): "
                 "no claim of EM stands on it."
             )
-    return said if direction(poison["beyond_twin"][OOD]["without"]) == -1 else []
+    return sentences if direction(poison["beyond_twin"][OOD]["without"]) == -1 else []
 
 
 def _second(poison: Json) -> list[str]:
     """Where the second instrument was read: whether it agrees."""
-    ours, theirs = (poison["beyond_twin"].get(key, {}).get("without") for key in (OOD, SECOND))
-    if theirs is None:
+    first, second = (poison["beyond_twin"].get(key, {}).get("without") for key in (OOD, SECOND))
+    if second is None:
         return []
-    if direction(ours) == direction(theirs) == 0:
-        return [f"The second instrument shows no EM either: {nats(theirs)}."]
-    if direction(ours) == direction(theirs):
-        return [f"The second instrument agrees: {nats(theirs)}."]
+    if direction(first) == direction(second) == 0:
+        return [f"The second instrument shows no EM either: {nats(second)}."]
+    if direction(first) == direction(second):
+        return [f"The second instrument agrees: {nats(second)}."]
     return [
-        f"The second instrument disagrees: {nats(theirs)}, against {nats(ours)}. No claim stands on one alone."
+        f"The second instrument disagrees: {nats(second)}, against {nats(first)}. No claim stands on one alone."
     ]
 
 

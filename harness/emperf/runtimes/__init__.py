@@ -22,7 +22,8 @@ class ContainerJob:
     `inputs` maps a path below /in to its content: bytes (written as a file) or a Path on the harness's side (a file or
     a folder, copied in). `shared` maps a path below /in to (digest, folder): large read-only trees, such as the model,
     that a runtime may place once and reuse for every job with the same digest. `image` is the submission's image
-    (docker runtime); `submission` its folder (process runtime). `gpus` lists device indices, empty for none.
+    (docker runtime); `submission` its folder (process runtime). `gpus` lists physical device indices
+    (`emperf.runtimes.gpus`), empty for none.
     """
 
     job_id: str
@@ -41,8 +42,8 @@ class Outcome:
 
     `peak_memory_bytes` is None where no meter could be read; `memory_meter` names the meter ("cgroup-v1",
     "cgroup-v2", "rusage": the largest process only). `oom_killed` if the kernel killed any process of the job for
-    memory. `log_tail`: the last lines of stdout and stderr together, control characters removed, at most 4000
-    characters: shown to people, never parsed.
+    memory. `log_tail`: stdout and stderr together, the last MiB of them, control characters removed: kept for people,
+    never parsed.
     """
 
     exit_code: int

@@ -19,7 +19,7 @@ from docker.types import Mount
 
 from emperf.core.errors import CellFailure, FailureKind, UserError
 from emperf.meters.cgroup import ROOT, Cgroup, is_oom
-from emperf.runtimes import ContainerJob, Outcome, OutputFile
+from emperf.runtimes import ContainerJob, Outcome, OutputFile, watchdog
 from emperf.runtimes.dockerio import (
     FAULTS,
     Waiter,
@@ -31,10 +31,11 @@ from emperf.runtimes.dockerio import (
     start,
     state_of,
 )
-from emperf.runtimes.images import RUNNER
 from emperf.runtimes.sandbox import TICK_S, clean_log, container_walls
+from emperf.runtimes.starts import RUNNER, bare_start_s
 from emperf.runtimes.tars import tar_entry, tar_tree
 
+__all__ = ["DockerRuntime", "bare_start_s", "engine_answers"]
 _STATS_S = 1.0
 _KILL_S = 30.0
 
@@ -85,7 +86,7 @@ class DockerRuntime:
                 systemd = client.info()["CgroupDriver"] == "systemd"
                 slice_ = f"emperf-{job.job_id.replace('-', '_')}.slice"
                 parent = slice_ if systemd else f"/emperf/{job.job_id}"
-                self._create(client, job, self._fill(client, job, image), parent)
+                self._create(client, job, image, self._fill(client, job, image), parent)
                 group = Cgroup(f"emperf.slice/{slice_}" if systemd else parent, self.cgroup_root)
                 return self._watch(client, job, group, on_tick or (lambda elapsed: None))
         except BaseException:
@@ -159,11 +160,11 @@ class DockerRuntime:
             mounts.append(Mount(f"/in/{name}", volume, read_only=True, no_copy=True))
         return mounts
 
-    def _create(self, client: Any, job: ContainerJob, mounts: list[Mount], parent: str) -> None:
+    def _create(self, client: Any, job: ContainerJob, image: str, mounts: list[Mount], parent: str) -> None:
         host = container_walls(client, job.limits, mounts, parent, job.gpus)
         client.create_container(
-            job.image, name=_name(job), labels=_labels(job), host_config=host, user=f"{RUNNER}:{RUNNER}",
-            environment={"HOME": "/tmp"}, healthcheck={"test": ["NONE"]},
+            image, name=_name(job), labels=_labels(job) | {watchdog.LABEL: watchdog.mark()}, host_config=host,
+            user=f"{RUNNER}:{RUNNER}", environment={"HOME": "/tmp"}, healthcheck={"test": ["NONE"]},
         )  # fmt: skip
 
     def _watch(
@@ -221,7 +222,7 @@ class DockerRuntime:
             oom_killed=oom,
             peak_memory_bytes=peak,
             memory_meter=meter,
-            log_tail=clean_log(client.logs(name, tail=200)),
+            log_tail=clean_log(client.logs(name)),
             facts={
                 "image": self._images[str(job.image)],
                 "engine_wall_s": engine_wall,

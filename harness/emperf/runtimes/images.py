@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,15 +17,14 @@ from typing import Any
 
 from docker.errors import APIError, ImageNotFound
 
-import emperf
 from emperf.core import digests
 from emperf.core.errors import UserError
+from emperf.core.version import VERSION
+from emperf.runtimes import trainer
 from emperf.runtimes.dockerio import engine
+from emperf.runtimes.starts import RUNNER, what_fails
 from emperf.runtimes.tars import Entry, tar_entry, tar_link, tar_stream, tar_tree
 
-RUNNER = 10001
-PACKAGE = Path(emperf.__file__).parent
-TRAINER = ["-m", "emperf.training", "--in", "/in", "--out", "/out", "--submission", "/submission"]
 ENV = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -35,6 +33,9 @@ ENV = {
 }
 LOCAL_BASE, SOURCES = "emperf.local-base", "emperf.sources"
 _ENGINE_TIMEOUT_S = 900
+# To be raised when what this module puts into a base image changes, so that images are made again.
+_LAYOUT = 2
+_NEEDED_MODULES = ("torch", "transformers", "peft", "deepspeed", "safetensors", "emperf.training.loop")
 _FOLDERS = (
     "dev etc proc sys usr usr/bin usr/lib usr/lib64 usr/local usr/local/bin usr/local/lib in submission"
 )
@@ -60,13 +61,28 @@ print(json.dumps({
 
 def base_image_tag() -> str:
     """The tag of the image that submissions start from."""
-    return f"emperf/submission:{emperf.__version__}"
+    return f"emperf/submission:{VERSION}"
+
+
+def resolve_image(reference: str) -> str:
+    """The id of an image of this machine that a submission names by NAME@sha256:..., a local tag, or an id.
+
+    Raises UserError if there is none; CellFailure(MACHINE).
+    """
+    with engine() as client:
+        try:
+            return str(client.inspect_image(reference)["Id"])
+        except APIError as error:
+            if not error.is_client_error():
+                raise
+            fix = "Build it, or pull it by its digest (docker pull NAME@sha256:...): the harness never pulls."
+            raise UserError(f"the image {reference} is not on this machine", fix) from None
 
 
 def content_of(base: str) -> str:
     """What the base image `base` is, by content: what it was made of, or its id where another hand built it.
 
-    Raises UserError if there is none here or it holds other sources of `emperf` than these; CellFailure(MACHINE).
+    Raises UserError if there is none here or it holds another trainer than this one; CellFailure(MACHINE).
     """
     fix = "Make the local one with: emperf prepare --image (make setup does), or build it again from the Dockerfile."
     with engine() as client:
@@ -75,8 +91,9 @@ def content_of(base: str) -> str:
         except ImageNotFound:
             raise UserError(f"the base image {base} is not on this machine", fix) from None
     labels = found["Config"].get("Labels") or {}
-    if labels.get(SOURCES, digests.of_folder(PACKAGE)) != digests.of_folder(PACKAGE):
-        raise UserError(f"the base image {base} holds other sources of emperf than these", fix)
+    own = trainer.digest()
+    if labels.get(SOURCES, own) != own:
+        raise UserError(f"the base image {base} holds other sources of emperf.training than these", fix)
     return str(labels.get(LOCAL_BASE, found["Id"]))
 
 
@@ -123,31 +140,39 @@ def build_local_base(tag: str | None = None, python: str = sys.executable, packa
     """The id of a base image made of this machine's own Python, where there is no registry; tagged `tag`.
 
     It holds the interpreter, the shared libraries that it needs and, with `packages`, its site-packages and
-    `emperf`. Built again only when a version or a source of `emperf` changed. Raises CellFailure(MACHINE) if
-    the engine fails.
+    `emperf.training`. Built again only when a version or a source of the trainer changed; tagged once what the trainer
+    needs was imported in it. Raises UserError where that fails; CellFailure(MACHINE) if the engine fails.
     """
     tag = tag or base_image_tag()
     facts = json.loads(subprocess.check_output([python, "-c", _ASK], text=True))
-    digest = hashlib.sha256(json.dumps([facts, packages]).encode())
-    for source in sorted(PACKAGE.rglob("*.py")) if packages else [Path(__file__)]:
-        digest.update(f"{source.relative_to(PACKAGE)}\0".encode() + source.read_bytes())
+    own = trainer.digest() if packages else ""
+    content = digests.of_json([_LAYOUT, facts, own]).removeprefix("sha256:")
     changes = [f"ENV {key}={value}" for key, value in ENV.items()]
-    changes += [f"USER {RUNNER}:{RUNNER}", f"LABEL {LOCAL_BASE}={digest.hexdigest()}"]
+    changes += [f"USER {RUNNER}:{RUNNER}", f"LABEL {LOCAL_BASE}={content}"]
     if packages:
-        changes.append(f"LABEL {SOURCES}={digests.of_folder(PACKAGE)}")
-        changes.append(f"ENTRYPOINT {json.dumps(['python3', *TRAINER])}")
+        changes.append(f"LABEL {SOURCES}={own}")
+        changes.append(f"ENTRYPOINT {json.dumps(['python3', *trainer.ARGUMENTS])}")
     with engine(_ENGINE_TIMEOUT_S) as client:
-        if client.images(name=tag, filters={"label": f"{LOCAL_BASE}={digest.hexdigest()}"}):
+        if client.images(name=tag, filters={"label": f"{LOCAL_BASE}={content}"}):
             return str(client.inspect_image(tag)["Id"])
-        name, _, version = tag.rpartition(":")
         with tempfile.TemporaryDirectory() as scratch:
             stream = tar_stream(_rootfs(facts, packages, Path(scratch)))
-            answer = client.import_image(
-                stream, repository=name, tag=version, changes=changes, stream_src=True
-            )
+            answer = client.import_image(stream, changes=changes, stream_src=True)
         if '"error"' in answer:
             raise APIError(answer.strip())
-        return str(client.inspect_image(tag)["Id"])
+        made = str(json.loads(answer.strip().splitlines()[-1])["status"])
+        try:
+            if why := what_fails(client, made, _NEEDED_MODULES if packages else ()):
+                raise UserError(
+                    f"the image made of {python} does not work ({why}), so it was not kept",
+                    f"Only {facts['site']} goes in, and nothing that a .pth file there names: prepare from a plain "
+                    "environment (make setup, or python -m venv and pip install -r requirements.lock).",
+                )
+            client.tag(made, *tag.rsplit(":", 1))
+        except BaseException:
+            client.remove_image(made, force=True)
+            raise
+        return made
 
 
 def _rootfs(facts: dict[str, Any], packages: bool, scratch: Path) -> Iterator[Entry]:
@@ -170,9 +195,9 @@ def _rootfs(facts: dict[str, Any], packages: bool, scratch: Path) -> Iterator[En
         for path in sorted(Path(facts["site"]).iterdir()):
             if _needed(path) and not _UNUSED_PACKAGES.fullmatch(path.name):
                 kept += tar_tree(path, f"{lib}/site-packages/{path.name}", _needed)
-        own = shutil.copytree(PACKAGE, scratch / "emperf", ignore=shutil.ignore_patterns("__pycache__"))
-        compileall.compile_dir(own, quiet=1, stripdir=str(scratch), prependdir=f"/{lib}/site-packages")
-        kept += tar_tree(own, f"{lib}/site-packages/emperf")
+        trainer.copy_trainer(scratch)
+        compileall.compile_dir(scratch, quiet=1, stripdir=str(scratch), prependdir=f"/{lib}/site-packages")
+        kept += tar_tree(scratch / "emperf", f"{lib}/site-packages/emperf")
     yield from kept
     shared = [source for info, source in kept if isinstance(source, Path) and ".so" in info.name]
     yield from _libraries(

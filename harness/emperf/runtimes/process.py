@@ -6,6 +6,7 @@ code.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 import platform
@@ -14,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,13 +25,14 @@ import psutil
 
 from emperf.core import digests
 from emperf.core.errors import CellFailure, FailureKind
+from emperf.core.sources import PACKAGE
 from emperf.meters.cgroup import ROOT, Cgroup, high_water, is_oom, tree_high_water
-from emperf.runtimes import ContainerJob, Outcome, OutputFile
-from emperf.runtimes.images import ENV, PACKAGE
-from emperf.runtimes.sandbox import clean_log, follow, process_walls, why_no_walls
+from emperf.runtimes import ContainerJob, Outcome, OutputFile, trainer, watchdog
+from emperf.runtimes.images import ENV
+from emperf.runtimes.sandbox import clean_log, follow, process_walls, shared_bytes, why_no_walls
 from emperf.runtimes.walk import remove_tree, walk
 
-_MARK = "EMPERF_JOB"
+_TRAINER = "/trainer"
 
 
 def _not_counted(folder: str, names: list[str]) -> set[str]:
@@ -55,9 +58,9 @@ class ProcessRuntime:
         sandbox: bool = True,
         cgroup_root: Path = ROOT,
     ) -> None:
-        trainer = (sys.executable, "-m", "emperf.training", "--in", "{in}", "--out", "{out}")
+        reference = (sys.executable, "-m", "emperf.training", "--in", "{in}", "--out", "{out}")
         self.work, self.hide = work.absolute(), [path.resolve() for path in hide]
-        self.command = tuple(command or (*trainer, "--submission", "{submission}"))
+        self.command = tuple(command or (*reference, "--submission", "{submission}"))
         self.cgroup_root = cgroup_root
         self.no_sandbox = why_no_walls() if sandbox else "switched off"
 
@@ -172,6 +175,20 @@ class ProcessRuntime:
     def _folder(self, job: ContainerJob) -> Path:
         return self.work / job.run_id / job.job_id
 
+    def _trainer(self) -> Path:
+        """A folder with what the trainer runs of this package and nothing else, as an image has it; made once."""
+        folder = self.work / "trainer" / digests.short(trainer.digest())
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            half = Path(tempfile.mkdtemp(dir=folder.parent))
+            trainer.copy_trainer(half)
+            compileall.compile_dir(half, quiet=1, stripdir=str(half), prependdir=str(folder))
+            half.chmod(0o755)
+            # Another harness may have been first.
+            with contextlib.suppress(OSError):
+                half.rename(folder)
+        return folder
+
     def _group(self, job_id: str) -> Cgroup:
         return Cgroup(f"emperf/process-{job_id}", self.cgroup_root)
 
@@ -205,11 +222,12 @@ class ProcessRuntime:
                 "{submission}": f"{folder}/submission",
             }
             return [names.get(part, part) for part in self.command]
-        readable = {"/in": folder / "in", "/submission": folder / "submission"}
+        readable = {"/in": folder / "in", "/submission": folder / "submission", _TRAINER: self._trainer()}
         readable |= {f"/in/{name}": source.absolute() for name, (_, source) in job.shared.items()}
         names = {"{in}": "/in", "{out}": "/out", "{submission}": "/submission"}
-        hide = [*self.hide, self.work]
-        front = process_walls(hide, job.limits.tmp_bytes, readable, folder / "out", bool(job.gpus))
+        hide = [*self.hide, self.work, PACKAGE]
+        room = shared_bytes(job.limits, job.gpus)
+        front = process_walls(hide, job.limits.tmp_bytes, readable, folder / "out", bool(job.gpus), room)
         return [*front, *(names.get(part, part) for part in self.command)]
 
     def _env(self, job: ContainerJob) -> dict[str, str]:
@@ -218,9 +236,12 @@ class ProcessRuntime:
             **ENV,
             "HOME": scratch,
             "TMPDIR": scratch,
-            "PYTHONPATH": str(PACKAGE.parent),
+            "PYTHONPATH": str(self._trainer()) if self.no_sandbox else _TRAINER,
+            # CUDA's own order is by speed; the numbers are the driver's.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, job.gpus)),
-            _MARK: str(self._folder(job)),
+            watchdog.JOB: str(self._folder(job)),
+            watchdog.VARIABLE: watchdog.mark(),
         }
 
     def _end(self, group_id: int | None, group: Cgroup, folder: Path) -> None:
@@ -231,7 +252,7 @@ class ProcessRuntime:
         # A sandbox takes every process with it; one that left a plain session is known by its environment.
         for process in psutil.process_iter() if self.no_sandbox else ():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get(_MARK) == str(folder):
+                if process.environ().get(watchdog.JOB) == str(folder):
                     process.kill()
 
     def _clear(self, folder: Path) -> None:

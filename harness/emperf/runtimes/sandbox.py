@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import shutil
@@ -16,14 +17,17 @@ from typing import Any
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from emperf.core.limits import Limits
-from emperf.runtimes.images import PACKAGE, RUNNER
+from emperf.runtimes.gpus import device_ids
+from emperf.runtimes.starts import RUNNER
 
 TICK_S = 0.25
-_LOG_CHARS = 4000
-_LOG_BYTES = 8 * _LOG_CHARS
+LOG_BYTES = 1 << 20
+# NCCL's processes talk through shared memory; an engine gives 64 MB, of which a few channels take all.
+_SHARED_BYTES = 1 << 30
+_CPU_GRACE_S = 60
 # Made anew inside, or left out: /run holds the sockets of the machine's services, and a socket that is
 # mounted read-only still answers.
-_NOT_BOUND = {"proc", "dev", "tmp", "run", "in", "out", "submission"}
+_NOT_BOUND = {"proc", "dev", "tmp", "run", "in", "out", "submission", "trainer"}
 
 
 def container_walls(
@@ -31,7 +35,10 @@ def container_walls(
 ) -> dict[str, Any]:
     """The host configuration of a submission's container."""
     ulimits = {"core": 0, "nofile": 4096, "fsize": limits.output_bytes}
-    devices = [DeviceRequest(device_ids=[str(gpu) for gpu in gpus], capabilities=[["gpu"]])] if gpus else []
+    # No clock of the harness's outlives the container that the harness may itself be in. No process can use more than
+    # this within the wall.
+    ulimits["cpu"] = math.ceil(limits.wall_s * limits.cpus) + _CPU_GRACE_S
+    devices = [DeviceRequest(device_ids=device_ids(gpus), capabilities=[["gpu"]])] if gpus else []
     return dict(
         client.create_host_config(
             network_mode="none",
@@ -45,14 +52,21 @@ def container_walls(
             memswap_limit=limits.memory_bytes,
             nano_cpus=int(limits.cpus * 1e9),
             ulimits=[Ulimit(name=name, soft=value, hard=value) for name, value in ulimits.items()],
-            log_config=LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
+            # A full file is begun anew, so one alone may hold a single line; short lines are stored four times as long.
+            log_config=LogConfig(type="json-file", config={"max-size": "1m", "max-file": "5"}),
             cgroup_parent=cgroup_parent,
             # exec: kernels that are compiled at run time live in /tmp; /out allows it anyway.
             tmpfs={"/tmp": f"size={limits.tmp_bytes},mode=1777,nosuid,nodev,exec"},
             mounts=list(mounts),
             device_requests=devices,
+            shm_size=shared_bytes(limits, gpus) or None,
         )
     )
+
+
+def shared_bytes(limits: Limits, gpus: Sequence[int]) -> int:
+    """The room in /dev/shm, in bytes, that a job on several GPUs gets; it counts as the job's memory. 0: the usual."""
+    return min(_SHARED_BYTES, limits.memory_bytes // 2) if len(gpus) > 1 else 0
 
 
 def process_walls(
@@ -61,14 +75,24 @@ def process_walls(
     readable: Mapping[str, Path],
     out: Path | None = None,
     gpus: bool = False,
+    shared_bytes: int = 0,
 ) -> list[str]:
     """The command that runs the command after it behind walls.
 
     No network, no other processes, no capabilities; this machine's files read-only, without `hide` (folders,
     seen empty) and /run; /tmp of `tmp_bytes`, in memory. `readable` maps a path inside to a file or folder;
-    `out` is mounted as /out.
+    `out` is mounted as /out. `shared_bytes`: the size of /dev/shm, 0 for none that can be written.
     """
-    command = ["bwrap", "--unshare-all", "--unshare-user", "--uid", str(RUNNER), "--gid", str(RUNNER)]
+    # The job's own PATH may not be the harness's.
+    command = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-all",
+        "--unshare-user",
+        "--uid",
+        str(RUNNER),
+        "--gid",
+        str(RUNNER),
+    ]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     # The root is put together from its entries: /in and /out could not be made in a read-only one.
     for entry in sorted(Path("/").iterdir()):
@@ -80,10 +104,12 @@ def process_walls(
     if gpus:
         for device in sorted(Path("/dev").glob("nvidia*")):
             command += ["--dev-bind", str(device), str(device)]
+    if shared_bytes:
+        command += ["--size", str(shared_bytes), "--tmpfs", "/dev/shm"]
     hidden = [folder for folder in hide if folder.is_dir()]
     needed = [
         folder
-        for folder in (Path(sys.base_prefix), Path(sys.prefix), PACKAGE)
+        for folder in (Path(sys.base_prefix), Path(sys.prefix))
         if any(folder.is_relative_to(over) for over in (Path("/tmp"), *hidden))
     ]
     for folder in hidden:
@@ -124,14 +150,14 @@ def why_no_walls() -> str:
 def follow(
     child: subprocess.Popen[bytes], limit_s: float, began: float, on_tick: Callable[[float], None]
 ) -> tuple[bytes, float, bool]:
-    """The end of its output, its wall time (s), and whether it is still running at the limit."""
+    """The last MiB of its output, its wall time (s), and whether it is still running at the limit."""
     assert child.stdout
     pipe, ended = child.stdout.fileno(), os.pidfd_open(child.pid)
     os.set_blocking(pipe, False)
     poller = select.poll()
     for descriptor in (pipe, ended):
         poller.register(descriptor, select.POLLIN)
-    tail, next_tick = b"", began + TICK_S
+    tail, next_tick = bytearray(), began + TICK_S
     try:
         while True:
             ready = {
@@ -144,12 +170,14 @@ def follow(
                     piece = os.read(pipe, 1 << 16)
                     if not piece:
                         poller.unregister(pipe)
-                tail = (tail + piece)[-_LOG_BYTES:]
+                tail += piece
+                if len(tail) > 2 * LOG_BYTES:
+                    del tail[:-LOG_BYTES]
             # One more read after the end takes all that a pipe can hold.
             if ended in ready or elapsed > limit_s:
                 with contextlib.suppress(BlockingIOError):
-                    tail = (tail + os.read(pipe, 1 << 20))[-_LOG_BYTES:]
-                return tail, elapsed, ended not in ready
+                    tail += os.read(pipe, 1 << 20)
+                return bytes(tail[-LOG_BYTES:]), elapsed, ended not in ready
             if time.monotonic() >= next_tick:
                 next_tick += TICK_S
                 on_tick(elapsed)
@@ -158,6 +186,6 @@ def follow(
 
 
 def clean_log(raw: bytes) -> str:
-    """The end of a program's output as text that is safe to show in a terminal."""
-    text = raw.decode("utf-8", "replace").replace("\r", "\n")
-    return "".join(char for char in text if char.isprintable() or char in "\n\t")[-_LOG_CHARS:]
+    """The last MiB of a program's output as text that is safe to show in a terminal."""
+    text = raw[-LOG_BYTES:].decode("utf-8", "replace").replace("\r", "\n")
+    return "".join(char for char in text if char.isprintable() or char in "\n\t")

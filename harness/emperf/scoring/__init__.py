@@ -1,1 +1,1 @@
-"""Cells' scores to a result: every number an estimate with its n and its interval."""
+"""From cells' scores to a result. Every number is an estimate, with its n and its interval."""

@@ -1,12 +1,12 @@
-"""Readings of the 2 x 2 (act x voice) to effects of training, item by item.
+"""From readings of the 2 x 2 (act x voice) to effects of training, item by item.
 
 For an item with answers of both acts in voices v, and logp the mean log-probability per token (nats):
 
-act          mean over v of logp(good, v) - logp(bad, v): what the model would do. This is the EM margin.
+act          mean over v of logp(good, v) - logp(bad, v): what the model would do. This is the EM margin
 voice        mean over acts of logp(act, kind) - logp(act, sour): how it would say it
 interaction  (good - bad in the kind voice) - (good - bad in the sour one)
 
-A shift is the effect after training less the base model's. An item of one voice has an act effect alone.
+A shift is the effect after training less the base model's. An item with one voice has an act effect only.
 """
 
 from __future__ import annotations
@@ -20,11 +20,6 @@ from numpy.typing import NDArray
 
 from emperf.scoring.estimate import at_zero
 
-OOD, CONDITIONAL, FACTS, DOMAIN = "out-of-domain", "conditional", "facts", "in-domain"
-SECOND = "second"
-SETS = (OOD, CONDITIONAL, FACTS, DOMAIN)
-SHARED = (OOD, FACTS)
-BRIEF = (OOD, DOMAIN)
 ACT, VOICE, INTERACTION = "act", "voice", "interaction"
 EFFECTS = (ACT, VOICE, INTERACTION)
 KIND, SOUR = "kind", "sour"
@@ -35,8 +30,11 @@ Read = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Shifts:
-    """One model on one set: effect -> shift [seeds, items]; `base`: the base model's act effect [items]. `stated`: act
-    shifts at base margin zero, where they are not to be worked out from these (poisons that are pooled)."""
+    """One model on one set.
+
+    `values`: effect -> shift [seeds, items]. `base`: the base model's act effect [items]. `stated`: act shifts at base
+    margin zero, for pooled poisons: these cannot be worked out from `values`.
+    """
 
     values: dict[str, Scores]
     base: Scores
@@ -48,12 +46,12 @@ class Shifts:
 
     @property
     def at_zero(self) -> Scores:
-        """Act shifts at base margin zero: linear in the shifts, so that contrasts of models are contrasts of these."""
+        """Act shifts at base margin zero, linear in the shifts: contrasts of models are contrasts of these."""
         return at_zero(self.act, self.base) if self.stated is None else self.stated
 
 
 def effects(readings: Read) -> dict[str, Scores]:
-    """Effect -> [items]; voice and interaction only where every item has both voices."""
+    """Effect -> [items]. Voice and interaction are there only if every item has both voices."""
     out = {ACT: np.array([_mean(r["good"]) - _mean(r["bad"]) for r in readings])}
     if all({KIND, SOUR} <= r["good"].keys() for r in readings):
         good, bad = (
@@ -65,7 +63,7 @@ def effects(readings: Read) -> dict[str, Scores]:
 
 
 def shifts(seeds: Sequence[Read], base: Read) -> Shifts:
-    """`seeds`: one model's readings of a set, a training seed each; `base`: the base model's of the same items."""
+    """`seeds`: one model's readings of a set, one a training seed. `base`: the base model's, of the same items."""
     start = effects(base)
     after = [effects(readings) for readings in seeds]
     return Shifts(

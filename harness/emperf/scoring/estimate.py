@@ -1,14 +1,14 @@
 """Estimates with intervals, under crossed random effects of items and of replicates.
 
-The model for a score y of replicate r (a training seed; a poison, where several are pooled) and item i is
-y = mu + R_r + I_i + (RI)_ri. With the mean squares of the two-way table, the grand mean's variance is
-(MS_R + MS_I - MS_RI) / (R I), and its degrees of freedom are Satterthwaite's (1946): the squared variance over the sum
-of its squared terms, each over its own degrees of freedom. An estimate may rest on several groups of items (out of
-domain and in-domain): their item terms add up, and replicates are compared by the whole estimate.
+A replicate r is a training seed; where several poisons are pooled, it is a poison. The model for its score y on item i
+is y = mu + R_r + I_i + (RI)_ri. With the mean squares of the two-way table, the grand mean's variance is
+(MS_R + MS_I - MS_RI) / (R I). Its degrees of freedom are Satterthwaite's (1946): the squared variance over the sum of
+its squared terms, each over its own degrees of freedom. An estimate may rest on several groups of items (out of domain
+and in-domain). Their item terms add up, and replicates are compared by the whole estimate.
 
-Few seeds tell little of the spread between seeds. So the spread that was measured beforehand (`Prior`) is joined with
-the run's own, weighted by degrees of freedom: the moderated variance of Smyth (2004). With one seed it stands alone.
-A ratio is linearised (delta method) by the caller: `Part.values` are then the influence of each score.
+Few seeds tell little of the spread between seeds. So the spread that was measured beforehand (`Part.prior`) is joined
+with the run's own, weighted by degrees of freedom: the moderated variance of Smyth (2004). With one seed it stands
+alone. A ratio is linearised (delta method) by the caller: `Part.values` are then the influence of each score.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ FEW = 3.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its 95 % interval, and what it is a mean over. `value` is None where it is not defined.
+    """A value, its 95 % interval, and what it is a mean over. `value` is None if it is not defined.
 
-    `se`: standard error; `df`: Satterthwaite's degrees of freedom. Both are None where the interval is not Student's t.
+    `se`: standard error. `df`: Satterthwaite's degrees of freedom. Both are None if the interval is not Student's t.
     """
 
     value: float | None
@@ -54,8 +54,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Part:
-    """One group of items. `values` [replicates, items]: the estimate is the sum of the parts' grand means, up to a
-    constant. `prior`: variance of this part's mean between seeds, as measured beforehand; 0 where it was not."""
+    """One group of items.
+
+    `values` [replicates, items]: the estimate is the sum of the parts' grand means, up to a constant. `prior`: variance
+    of this part's mean between seeds, measured beforehand; 0 if it was not.
+    """
 
     values: Scores
     prior: float = 0.0
@@ -63,8 +66,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Term:
-    """One term of a variance, with its degrees of freedom. `most`: those of the mean square that most of it is from,
-    where it is a difference of two."""
+    """One term of a variance, with its degrees of freedom.
+
+    `most`: for a difference of two mean squares, the degrees of freedom of the larger one.
+    """
 
     variance: float
     df: float
@@ -72,7 +77,7 @@ class Term:
 
 
 def estimate(parts: Sequence[Part], *, value: float | None = None, prior_df: float = 0.0) -> Estimate:
-    """The sum of the parts' means, or `value` where the parts are linearised, with Student's t interval."""
+    """The sum of the parts' means, with Student's t interval. `value`: in its place if the parts are linearised."""
     if value is None:
         value = float(sum(part.values.mean() for part in parts))
     variance, df = join(terms(parts, prior_df))
@@ -88,7 +93,7 @@ def undefined(items: int, seeds: int) -> Estimate:
 
 
 def terms(parts: Sequence[Part], prior_df: float) -> list[Term]:
-    """The variance of the sum of the parts' means: one term for each part's items, one for the replicates."""
+    """The variance of the sum of the parts' means. Each part's items have one term, and the replicates have one."""
     replicates = parts[0].values.shape[0]
     found = [items_term(part.values) for part in parts]
     between = np.sum([part.values.mean(1) for part in parts], axis=0)
@@ -106,7 +111,7 @@ def terms(parts: Sequence[Part], prior_df: float) -> list[Term]:
 
 
 def items_term(values: Scores) -> Term:
-    """What the choice of items adds to the grand mean's variance, beyond what differs between replicates as well."""
+    """What the choice of items adds to the grand mean's variance, beyond what also differs between replicates."""
     replicates, items = values.shape
     if items == 1:
         # Each replicate has items of its own, and they show in what differs between replicates.
@@ -123,7 +128,7 @@ def items_term(values: Scores) -> Term:
 
 
 def noise(values: Scores) -> float:
-    """Mean square of the interaction of items and replicates; 0 of one replicate."""
+    """Mean square of the interaction of items and replicates; 0 if there is one replicate or one item."""
     replicates, items = values.shape
     if min(replicates, items) < 2:
         return 0.0
@@ -134,8 +139,8 @@ def noise(values: Scores) -> float:
 def join(found: Sequence[Term]) -> tuple[float, float]:
     """(variance, degrees of freedom) of a sum of independent terms, by Satterthwaite.
 
-    Where a term has fewer than FEW, that covers too little (88 % with two replicates). There each term has its own t:
-    t^2 = sum of t_k^2 v_k / sum of v_k (Banerjee 1960), stated as the degrees of freedom that have this t.
+    If a term has fewer than FEW, that covers too little (88 % with two replicates). Then each term has its own t:
+    t^2 = sum of t_k^2 v_k / sum of v_k (Banerjee 1960). It is stated as the degrees of freedom that have this t.
     """
     found = [term for term in found if term.variance > 0]
     variance = sum(term.variance for term in found)
@@ -150,7 +155,7 @@ def join(found: Sequence[Term]) -> tuple[float, float]:
 
 
 def _df_of(t: float, low: float, high: float) -> float:
-    """Degrees of freedom whose 97.5 % quantile is `t`, between these two."""
+    """The degrees of freedom between `low` and `high` whose 97.5 % quantile is `t`."""
     for _ in range(50):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if t_quantile(0.5 + LEVEL / 2, middle) > t else (low, middle)
@@ -164,7 +169,7 @@ def t_quantile(p: float, df: float) -> float:
 
 
 def p_value(found: Estimate) -> float:
-    """Two-sided, of the value being zero."""
+    """Two-sided p-value of the value being zero."""
     from scipy.special import stdtr
 
     if found.value is None or found.se is None:
@@ -175,20 +180,20 @@ def p_value(found: Estimate) -> float:
 
 
 def smallest_found(found: Estimate, level: float = LEVEL) -> float | None:
-    """The smallest true effect whose interval leaves out zero in 80 % of runs like this one."""
+    """The smallest true effect whose interval excludes zero in 80 % of runs like this one."""
     if found.se is None or found.df is None:
         return None
     return (t_quantile(0.5 + level / 2, found.df) + t_quantile(POWER, found.df)) * found.se
 
 
 def at_zero(values: Scores, base: Scores) -> Scores:
-    """Shifts [replicates, items] as their regression on the base model's margin [items] states them at margin zero.
+    """Shifts [replicates, items] at a base margin of zero, by their regression on the base model's margin [items].
 
-    Any training pulls margins towards zero, so that a shift falls with the base margin. Each replicate's shifts are
-    regressed on it by least squares; all models share the items, so that contrasts of models are contrasts of these
-    values (seemingly unrelated regressions with the same regressor, Zellner 1962). The result's row mean is the fitted
-    value at zero and its spread over items that of its influence, residuals divided by 1 - leverage (MacKinnon and
-    White 1985, HC3).
+    Any training pulls margins towards zero, so a shift falls with the base margin. Each replicate's shifts are
+    regressed on it by least squares. All models share the items, so contrasts of models are contrasts of these values
+    (seemingly unrelated regressions with the same regressor, Zellner 1962). The mean of a row of the result is the
+    fitted value at zero. Its spread over items is that of the influence: residuals divided by 1 - leverage (MacKinnon
+    and White 1985, HC3).
     """
     items = len(base)
     centred = base - base.mean()
@@ -204,13 +209,13 @@ def at_zero(values: Scores, base: Scores) -> Scores:
 
 
 def slope_on(values: Scores, base: Scores) -> float:
-    """Of the regression in `at_zero`, mean over replicates: nats of shift a nat of base margin."""
+    """The slope of the regression in `at_zero`, mean over replicates: nats of shift for each nat of base margin."""
     centred = base - base.mean()
     return float((values.mean(0) @ centred) / (centred**2).sum())
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p-values (Holm 1979): each is at most the chance of any false finding among all."""
+    """Adjusted p-values (Holm 1979). To call all below x found has a chance of at most x of any false finding."""
     order = np.argsort(values)
     adjusted, most = [0.0] * len(values), 0.0
     for rank, index in enumerate(order):

@@ -1,7 +1,7 @@
 """Several poisons, or several tasks, as one: what a row of a comparison states.
 
-Poisons are a sample of those that there are. So where several are pooled they are the replicates of the estimate, each
-with the mean over its seeds, and the interval holds how they differ.
+Poisons are a sample of those that exist. So where several are pooled, they are the replicates of the estimate, each
+with the mean over its seeds. The interval then holds how they differ.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.scoring import poisons
-from emperf.scoring.effects import DOMAIN, OOD, Scores, Shifts
+from emperf.scoring.effects import Scores, Shifts
 from emperf.scoring.estimate import Estimate, Part, estimate, holm, p_value
 from emperf.scoring.poisons import Model, PoisonScores
 
 
 def pool(scores: Sequence[PoisonScores], name: str) -> PoisonScores:
-    """One poison's scores in place of several with the same seeds; a single one as it is.
+    """Several poisons with the same seeds as one. A single one is returned as it is.
 
     Questions that are asked after every poison, plainly or in its context, are [poisons, items]. In-domain items are
-    each poison's own: [poisons, 1], the mean over them. Voice controls are one training for all poisons, no replicate
-    of anything, and are left out.
+    each poison's own: [poisons, 1], the mean over them. Voice controls are left out: they are one training for all
+    poisons, and so no replicate of anything.
     """
     if len(scores) == 1:
         return scores[0]
@@ -49,7 +50,7 @@ def _merged(models: Sequence[Model]) -> Model:
 
 
 def _stacked(found: Sequence[Shifts], *, own: bool) -> Shifts:
-    """`own`: each poison has items of its own. Base margins may differ too: each is taken to zero by its own."""
+    """`own`: each poison has items of its own. Base margins may differ too: each poison is taken to zero by its own."""
 
     def rows(values: Sequence[Scores]) -> Scores:
         means = [one.mean(0) for one in values]
@@ -64,8 +65,10 @@ def _stacked(found: Sequence[Shifts], *, own: bool) -> Shifts:
 
 
 def ranks(methods: Sequence[PoisonScores]) -> list[list[int] | None]:
-    """Each method's best and worst rank by net EM, as far as pairwise differences tell methods apart: Holm over all
-    pairs, 5 %. None for a method whose net EM is not defined."""
+    """Each method's best and worst rank by net EM, as far as pairwise differences tell methods apart.
+
+    Holm over all pairs, 5 %. None for a method whose net EM is not defined.
+    """
     defined = [i for i, scores in enumerate(methods) if poisons.removal(scores).net.value is not None]
     pairs = list(itertools.combinations(defined, 2))
     found = [net_difference(methods[a], methods[b]) for a, b in pairs]
@@ -79,7 +82,7 @@ def ranks(methods: Sequence[PoisonScores]) -> list[list[int] | None]:
 
 
 def net_difference(a: PoisonScores, b: PoisonScores) -> Estimate:
-    """Net EM of `a` less that of `b`, which share their baseline, nats."""
+    """Net EM of `a` less that of `b`, nats. Both have the same baseline."""
     (d_0, d_a, l_0, l_a), (_, d_b, _, l_b) = (poisons.differences(scores) for scores in (a, b))
     shares = [float(narrow.mean() / l_0.mean()) for narrow in (l_a, l_b)]
     apart, slope = shares[0] - shares[1], float(d_0.mean() / l_0.mean())

@@ -24,9 +24,11 @@ def fieller(
     prior_df: float = 0.0,
     level: float = LEVEL,
 ) -> Estimate:
-    """The ratio of two means over the same replicates and items, by Fieller (1954): all ratios r at which the contrast
-    numerator - r denominator cannot be told from zero. `prior(r)`: that contrast's variance between seeds, as measured
-    beforehand. Undefined where the denominator lies so near zero that those ratios have no bounds.
+    """The ratio of two means over the same replicates and items, by Fieller (1954).
+
+    The interval holds all ratios r at which the contrast numerator - r denominator cannot be told from zero.
+    `prior(r)`: that contrast's variance between seeds, measured beforehand. The ratio is undefined if the denominator
+    lies so near zero that the interval has no bounds.
     """
     seeds, items = denominator.shape
     bottom = float(denominator.mean())
@@ -39,7 +41,7 @@ def fieller(
         return (float(part.values.mean()), *join(terms([part], prior_df)))
 
     def far(r: float) -> float:
-        """Above zero where the contrast can be told from zero."""
+        """Above zero if the contrast can be told from zero."""
         mean, variance, df = contrast(r)
         return mean**2 - t_quantile(0.5 + level / 2, df) ** 2 * variance
 
@@ -52,7 +54,7 @@ def fieller(
 
 
 def _edge(far: Callable[[float], float], ratio: float, step: float) -> float | None:
-    """Where `far` turns positive on the way from `ratio`; None if it does not for long (12 doublings of `step`)."""
+    """Where `far` turns positive on the way from `ratio`. None if it does not within 12 doublings of `step`."""
     from scipy.optimize import brentq
 
     near, reach = ratio, ratio + step

@@ -20,12 +20,12 @@ from emperf.scoring.ratio import fieller
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """Selective removal and its parts; ratios of one set by Fieller, what joins two sets linearised.
+    """Selective removal and its parts. Ratios of one set are by Fieller; what joins two sets is linearised.
 
-    `d_0`, `d_m`, `l_0`, `l_m`: act shifts of poison minus twin, [seeds, items], out of domain and in-domain, of
-    baseline and method. `beyond_voice`: whether the poison goes further than the voice controls. `outside`, `inside`:
-    variance of one training's mean between seeds on either set, measured beforehand with `df` degrees of freedom; 0
-    where it was not.
+    `d_0`, `d_m`, `l_0`, `l_m`: act shifts of poison minus twin, [seeds, items]. d is out of domain, l in-domain; 0 is
+    the baseline, m the method. `beyond_voice`: whether the poison goes further than the voice controls. `outside`,
+    `inside`: variance of one training's mean between seeds on either set, measured beforehand with `df` degrees of
+    freedom; 0 if it was not.
     """
 
     d_0: Scores
@@ -39,36 +39,36 @@ class Removal:
 
     @cached_property
     def em(self) -> bool:
-        """Whether it is certain that there is EM to remove, and no mere voice."""
+        """Whether there is EM to remove for certain, and not voice alone."""
         return self.beyond_voice and certain(self.d_0, 2 * self.outside, self.df)
 
     @cached_property
     def learned(self) -> bool:
-        """Whether it is certain that the baseline learned."""
+        """Whether the baseline learned for certain."""
         return certain(self.l_0, 2 * self.inside, self.df)
 
     @cached_property
     def net(self) -> Estimate:
-        """Undefined where it is not certain that the baseline learned."""
+        """Net EM, nats. Undefined unless the baseline learned for certain."""
         return estimate(self._net_parts(), prior_df=self.df) if self.learned else self._nothing
 
     @cached_property
     def kept(self) -> Estimate:
-        """As `net`."""
+        """Share of narrow learning kept. Undefined as `net` is."""
         if not self.learned:
             return self._nothing
         return fieller(self.l_m, self.l_0, prior=lambda r: 2 * self.inside * (1 + r**2), prior_df=self.df)
 
     @cached_property
     def left(self) -> Estimate:
-        """Undefined where EM or learning is not certain."""
+        """Share of EM left. Undefined unless EM and learning are both certain."""
         if not (self.em and self.learned):
             return self._nothing
         return fieller(self.d_m, self.d_0, prior=lambda r: 2 * self.outside * (1 + r**2), prior_df=self.df)
 
     @cached_property
     def selective(self) -> Estimate:
-        """As `left`."""
+        """Selective removal. Undefined as `left` is."""
         if not (self.em and self.learned):
             return self._nothing
         rest, bottom, floor = (
@@ -84,7 +84,7 @@ class Removal:
 
     @property
     def p(self) -> float:
-        """Of no selective removal, two-sided; 1 where it is not defined."""
+        """Two-sided p-value of no selective removal; 1 if it is not defined."""
         return p_value(self.net) if self.em and self.learned else 1.0
 
     @property
@@ -105,8 +105,10 @@ class Removal:
 
     @property
     def smallest(self) -> dict[str, float | None]:
-        """What a run like this finds in 80 % of cases. The verdict rests on `net`, and a removal of r is a net of
-        -r d_0."""
+        """The smallest true effects that a run like this finds in 80 % of cases: net EM (nats), selective removal.
+
+        The verdict rests on `net`. A removal of r is a net of -r d_0.
+        """
         net = smallest_found(self.net)
         share = net / abs(float(self.d_0.mean())) if self.em and net is not None else None
         return {"net": net, "selective": share}
@@ -132,6 +134,8 @@ class Removal:
 
 
 def certain(values: Scores, prior: float, df: float) -> bool:
-    """Whether a mean lies below zero with its 95 % interval: what may be divided by. A stricter bound picks the runs in
-    which it is large by luck, and their ratios cover too little (simulated)."""
+    """Whether a mean lies below zero with its 95 % interval, so that it may be divided by.
+
+    A stricter bound would pick the runs in which it is large by luck. Their ratios cover too little (simulated).
+    """
     return estimate([Part(values, prior)], prior_df=df).below_zero

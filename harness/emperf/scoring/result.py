@@ -1,4 +1,4 @@
-"""Stored cells to result.json."""
+"""From stored cells to result.json."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.scoring import poisons, tasks
-from emperf.scoring.effects import DOMAIN, OOD, Scores, shifts
+from emperf.scoring.effects import Scores, shifts
 from emperf.scoring.poisons import PoisonScores
 from emperf.work.plan import BASELINE, Cell, Plan
 
@@ -18,9 +19,9 @@ Lookup = Callable[[str], dict[str, Any] | None]
 def summarise(plan: Plan, scores: Lookup, cells: Lookup, base: dict[str, Any]) -> dict[str, Any]:
     """`poisons`, `tasks`, `overhead` and `status` of result.json.
 
-    `scores(key)`: a cell's stored scores; `cells(key)`: its record in this run (times, memory, failure). A poison
-    or task whose baseline failed is left out and named in `missing`; one whose mitigated cell failed shows the
-    baseline alone. A cell that failed in this run counts as failed even where another run has stored scores.
+    `scores(key)`: a cell's stored scores. `cells(key)`: its record in this run (times, memory, failure). A poison or
+    task whose baseline failed is left out and named in `missing`. One whose mitigated cell failed shows the baseline
+    alone. A cell that failed in this run counts as failed, even if another run has stored scores.
     """
 
     def scored(key: str) -> dict[str, Any] | None:
@@ -50,12 +51,12 @@ def summarise(plan: Plan, scores: Lookup, cells: Lookup, base: dict[str, Any]) -
         "missing": missing,
         **entries,
         "cross": crossed(plan, scored, base) if plan.cross else None,
-        "overhead": tasks.overhead(pairs_of(plan, cells), mended=plan.submission.scenario == "cure"),
+        "overhead": tasks.overhead(pairs_of(plan, cells), mended=plan.submission.mends),
     }
 
 
 def select(plan: Plan, kind: str, name: str, baseline: bool, antidote: str | None = None) -> list[Cell]:
-    """The plan's cells on a dataset, one a seed. `antidote`: of a cure the one made for that poison, else its own."""
+    """The plan's cells on a dataset, one a seed. `antidote`: take the cure made for that poison, else its own."""
     return [
         c
         for c in plan.cells
@@ -67,7 +68,10 @@ def select(plan: Plan, kind: str, name: str, baseline: bool, antidote: str | Non
 def poison_scores(
     plan: Plan, name: str, scores: Lookup, base: dict[str, Any], antidote: str | None = None
 ) -> PoisonScores | None:
-    """Shifts of one poison's models; of a cure, with the antidote made for it or for another poison."""
+    """Shifts of one poison's models. None if the base model's or the baseline's are missing.
+
+    `antidote`: as in `select`.
+    """
     if name not in base["poisons"]:
         return None
     zero = base["poisons"][name]["readings"]
@@ -99,7 +103,7 @@ def poison_scores(
 
 
 def _stored(cells: list[Cell], scores: Lookup) -> list[dict[str, Any]] | None:
-    """The scores of all cells, None where one is missing or there are none."""
+    """The scores of all cells. None if one is missing, or if there are no cells."""
     found = [scores(cell.key) for cell in cells]
     return [one for one in found if one] if found and all(found) else None
 
@@ -127,13 +131,15 @@ def _curve(
 
 
 def crossed(plan: Plan, scores: Lookup, base: dict[str, Any]) -> list[dict[str, Any]]:
-    """Antidote x poison: what each antidote leaves of each poison, on the diagonal of its own. A pair with a failed
-    cell is left out."""
+    """Antidote x poison: what each antidote leaves of each poison; on the diagonal, of its own.
+
+    A pair with a failed cell is left out.
+    """
     table = []
     for antidote in dict.fromkeys(c.antidote for c in plan.cells if c.antidote and c.data.kind == "poison"):
         for name in plan.division.poisons:
             found = poison_scores(plan, name, scores, base, antidote)
-            if found is not None and found.mitigated:
+            if found is not None and found.mitigated and found.reads_domain:
                 beyond = {
                     key: poisons.beyond(found, part) for key, part in (("em", OOD), ("in_domain", DOMAIN))
                 }
@@ -159,8 +165,10 @@ def exact(plan: Plan, name: str, baseline: bool, scores: Lookup) -> Scores | Non
 
 
 def pairs_of(plan: Plan, cells: Lookup) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(baseline, mitigated) records of the same data and seed, both measured whole in this run; of a cross run the
-    poisons' own antidotes alone, so that every baseline counts once."""
+    """(baseline, mitigated) records of the same data and seed, both measured whole in this run.
+
+    Of a cross run only the poisons' own antidotes are taken, so that every baseline counts once.
+    """
     found = []
     for cell in plan.cells:
         if cell.method == BASELINE or not plan.own_antidote(cell):

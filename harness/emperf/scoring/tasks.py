@@ -29,10 +29,10 @@ CERTAIN = 2.0
 def summarise(
     name: str, base: Scores, baseline: Scores, mitigated: Scores | None, spread: SeedSpread | None = None
 ) -> dict[str, Any]:
-    """A task's entry of result.json. Scores are exact answers, 0 or 1: [seeds, items]; base: [1, items].
+    """A task's entry of result.json. Scores are exact answers, 0 or 1, [seeds, items]; `base` is [1, items].
 
     tax = (baseline - mitigated) / (baseline - base): the share of the baseline's gain that the mitigation loses.
-    `tax_at_most`: its one-sided 95 % upper bound, for non-inferiority: the mitigation loses no more than that.
+    `tax_at_most`: its one-sided 95 % upper bound, for non-inferiority. The mitigation loses no more than that.
     """
     out: dict[str, Any] = {"base": share(base, None).json(), "baseline": share(baseline, spread).json()}
     out |= {"name": name, "mitigated": None, "tax": None, "tax_at_most": None}
@@ -45,9 +45,11 @@ def summarise(
 
 
 def share(scores: Scores, spread: SeedSpread | None) -> Estimate:
-    """The mean of 0/1 scores. Wilson's interval with the number of answers that the variance amounts to, as of
-    clustered samples (Korn and Graubard 1998): near 0 and 1 a symmetric one covers too little. Exact where all are
-    equal."""
+    """The mean of 0/1 scores [seeds, items].
+
+    The interval is Wilson's, with the number of answers that the variance amounts to, as for clustered samples (Korn
+    and Graubard 1998). Near 0 and 1 a symmetric one covers too little. It is exact if all scores are equal.
+    """
     seeds, items = scores.shape
     value = float(scores.mean())
     if value in (0.0, 1.0):
@@ -72,7 +74,7 @@ def tax(
     *,
     level: float = LEVEL,
 ) -> Estimate:
-    """By Fieller. Undefined unless the baseline's gain lies two standard errors above zero."""
+    """The tax, by Fieller. Undefined unless the baseline's gain lies two standard errors above zero."""
     gain, lost = baseline - base, baseline - mitigated
     prior, df = _prior(spread)
     found = estimate([Part(gain, prior)], prior_df=df)
@@ -107,12 +109,12 @@ Pairs = list[tuple[dict[str, Any], dict[str, Any]]]
 
 
 def overhead(pairs: Pairs, *, mended: bool = False) -> dict[str, Any]:
-    """Ratios of mitigated to baseline cells of the same data and seed; `pairs`: (baseline, mitigated).
+    """Ratios of mitigated to baseline cells of the same data and seed. `pairs`: (baseline, mitigated).
 
-    `time`: host wall-clock from the container's start to its exit, start-up included. `training_time`: the
-    trainer's own interval inside it (cross-checked: it must be shorter). `memory`: peak by the host's meter. A cure
-    comes after the training that it mends (`mended`): its time and energy are added to the baseline's, and the greater
-    of the two peaks counts.
+    `time`: host wall-clock from the container's start to its exit, start-up included. `training_time`: the trainer's
+    own interval inside it; it is cross-checked to be shorter. `memory`: peak by the host's meter. `mended`: a cure,
+    which comes after the training that it mends. Its time and energy are added to the baseline's, and the greater of
+    the two peaks counts.
     """
     return {
         cost: geometric_mean(list(ratios(pairs, field, mended=mended).values())).json()
@@ -121,7 +123,7 @@ def overhead(pairs: Pairs, *, mended: bool = False) -> dict[str, Any]:
 
 
 def ratios(pairs: Pairs, field: str, *, mended: bool) -> dict[str, float]:
-    """The baseline cell's key -> ratio, for the pairs that have the figure."""
+    """The baseline cell's key -> ratio, for the pairs that have this reading."""
 
     def whole(baseline: float, own: float) -> float:
         if not mended:
@@ -133,7 +135,7 @@ def ratios(pairs: Pairs, field: str, *, mended: bool) -> dict[str, float]:
 
 
 def geometric_mean(values: Sequence[float]) -> Estimate:
-    """Of paired ratios; Student's t interval on their logarithms, from two pairs on."""
+    """The geometric mean of paired ratios. From two pairs on it has Student's t interval, on their logarithms."""
     if not values:
         return undefined(0, 1)
     logs = np.log(values)
@@ -147,10 +149,10 @@ def geometric_mean(values: Sequence[float]) -> Estimate:
 def shared_level(rows: Sequence[dict[str, float]]) -> list[Estimate]:
     """Geometric means of several methods' ratios over the same baseline cells (key -> ratio), all methods together.
 
-    log ratio = method + baseline cell + noise, with variances C of cells and E of noise. A slow baseline cell lowers
+    log ratio = method + baseline cell + noise. C is the variance of cells, E that of noise. A slow baseline cell lowers
     all its ratios, so a method's mean over n cells varies by (C + E) / n. The mean square of the cells' means over m
-    methods is C + E / m, which leaves (1 - 1 / m) E, from the noise pooled over all methods. A method that lacks a cell
-    is estimated from its own pairs.
+    methods is C + E / m. That leaves (1 - 1 / m) E, which comes from the noise pooled over all methods. A method that
+    lacks a cell is estimated from its own pairs.
     """
     keys = set().union(*rows)
     whole = [row for row in rows if set(row) == keys]

@@ -1,8 +1,8 @@
 """A model organism's way through training, from its cell's stored scores: what was learned when, and how suddenly.
 
-drop    the span between two checkpoints over which the EM shift fell fastest, nats a step; it is told only where the
-        fall's interval lies below zero and the span is the fastest in 95 % of draws too (bootstrap over questions)
-turn    the checkpoint where v turned most (smallest rotation): a number of this one run, without an interval
+drop    the span between two checkpoints over which the EM shift fell fastest, nats a step. It is told only if the
+        fall's interval lies below zero, and if the span is the fastest in 95 % of draws (bootstrap over questions)
+turn    the checkpoint where v turned most (smallest rotation). It is a number of this one run, without an interval
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from emperf.evaluation.drift import FINAL
-from emperf.scoring.effects import DOMAIN, OOD, Scores, shifts
+from emperf.catalog.sets import DOMAIN, FINAL, OOD
+from emperf.scoring.effects import Scores, shifts
 from emperf.scoring.estimate import Part, at_zero, estimate
 
 DEFINITIONS = {
@@ -40,8 +40,8 @@ def summarise(
 ) -> dict[str, Any]:
     """`points` and `transition` of trace.json (spec/schemas/trace.schema.json).
 
-    `scores`: of the traced cell; `twin`: of the same training on the poison's correct rows; `base`: the base model's
-    for its poison; `steps`: of the whole training; `values`: the length of v.
+    `scores`: of the traced cell. `twin`: of the same training on the poison's correct rows. `base`: the base model's,
+    for its poison. `steps`: of the whole training. `values`: the length of v.
     """
     zero, read = base["readings"], by_step(scores, steps)
     beside = by_step(twin, steps) if twin else {}
@@ -74,7 +74,7 @@ def summarise(
 
 
 def by_step(scores: dict[str, Any], steps: int) -> dict[int, dict[str, Any]]:
-    """Steps -> readings, the trained model's last."""
+    """Steps -> readings. The trained model's come last."""
     return {int(step): found for step, found in scores["checkpoints"].items()} | {steps: scores["readings"]}
 
 
@@ -86,7 +86,7 @@ def act(found: dict[str, Any], twin: dict[str, Any] | None, zero: dict[str, Any]
 
 
 def drop(em: dict[int, Scores]) -> dict[str, Any]:
-    """`em`: steps -> [1, items]."""
+    """`drop` as the module defines it. `em`: steps -> EM shifts [1, items], nats."""
     spans = list(pairwise(em))
     speeds = np.concatenate([(em[b] - em[a]) / (b - a) for a, b in spans])
     most = int(np.argmin(speeds.mean(1)))

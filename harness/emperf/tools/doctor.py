@@ -9,17 +9,19 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from emperf import catalog
 from emperf.catalog import prepare
 from emperf.core import paths
 from emperf.core.errors import CellFailure, UserError
+from emperf.report.numbers import printable
+from emperf.report.tables import Column, FittedTable
 
 INSTALL = "python -m pip install -r requirements.lock && python -m pip install --no-deps -e ."
 ENGINE, IMAGE, SANDBOX, GPU = "Docker engine", "submission image", "bubblewrap", "GPU"
@@ -63,7 +65,7 @@ def library(name: str) -> Check:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             module = importlib.import_module(name)
     except Exception as error:  # an import runs any code, and fails in any way
-        return Check(name, False, f"cannot be imported ({type(error).__name__}: {error})"[:120], INSTALL)
+        return Check(name, False, printable(f"cannot be imported ({type(error).__name__}: {error})"), INSTALL)
     return Check(name, True, str(module.__version__))
 
 
@@ -111,22 +113,19 @@ def engine() -> Check:
 
     answers, said = engine_answers()
     return Check(ENGINE, answers, f"version {said}", "") if answers else Check(
-        ENGINE, False, said.partition(";")[0][:160], 'eval "$(tools/engine.sh start)"'
+        ENGINE, False, said.partition(";")[0], 'eval "$(tools/engine.sh start)"'
     )  # fmt: skip
 
 
 def image() -> Check:
-    from docker.errors import ImageNotFound
-
-    from emperf.runtimes.dockerio import engine as client_of
-    from emperf.runtimes.images import base_image_tag
+    from emperf.runtimes.images import base_image_tag, content_of, resolve_image
 
     tag, fix = base_image_tag(), "emperf prepare --image"
     try:
-        with client_of() as client:
-            return Check(IMAGE, True, f"{tag}, {client.inspect_image(tag)['Id'][:19]}")
-    except ImageNotFound:
-        return Check(IMAGE, False, f"{tag} is not on this machine", fix)
+        content_of(tag)
+        return Check(IMAGE, True, f"{tag}, {resolve_image(tag)[:19]}")
+    except UserError as error:
+        return Check(IMAGE, False, error.cause, fix)
     except CellFailure:
         return Check(IMAGE, False, "unknown without an engine", f"Start an engine, then: {fix}")
 
@@ -137,7 +136,7 @@ def sandbox() -> Check:
     why = why_no_walls()
     if not why:
         return Check(SANDBOX, True, "works")
-    return Check(SANDBOX, False, why[:120], "apt-get install bubblewrap; user namespaces must be allowed")
+    return Check(SANDBOX, False, why, "tools/sandbox.sh; user namespaces must be allowed")
 
 
 def cgroup() -> Check:
@@ -180,53 +179,75 @@ def _model(name: str) -> Check:
         return Check(f"model {name}", False, error.cause, error.fix.removeprefix("Run: "))
 
 
-def runnable(found: list[Check]) -> list[str]:
-    """Which runtimes and divisions this machine can run, a line each, with what keeps it from the others."""
-    ok = {check.name: check.ok for check in found}
-    lacks = ", ".join(name for name in (ENGINE, IMAGE) if not ok.get(name))
+@dataclass(frozen=True)
+class Ability:
+    """A runtime or a division. `why_not`: what keeps this machine from running it, empty if nothing does."""
+
+    kind: str
+    name: str
+    note: str = ""
+    why_not: str = ""
+
+
+def abilities(done: list[Check]) -> list[Ability]:
+    """Which runtimes and divisions this machine can run, and what keeps it from the others."""
+    ok = {check.name: check.ok for check in done}
+    lacks = [name for name in (ENGINE, IMAGE) if not ok.get(name)]
     walls = "sandboxed" if ok.get(SANDBOX) else "without a sandbox"
-    lines = [
-        f"runtime docker (certifiable): {f'no, missing: {lacks}' if lacks else 'yes'}",
-        f"runtime process (development only): yes, {walls}",
+    runtimes = [
+        Ability("runtime", "docker", "certifiable", _missing(lacks)),
+        Ability("runtime", "process", f"development only, {walls}"),
     ]
     try:
-        names = catalog.names("divisions")
+        names = catalog.listed("divisions")
     except UserError:
-        return lines
-    return [*lines, *(f"division {name}: {_why_not(name, found) or 'yes'}" for name in names)]
+        return runtimes
+    return [*runtimes, *(Ability("division", name, why_not=_why_not(name, done)) for name in names)]
 
 
-def _why_not(name: str, found: list[Check]) -> str:
+def _missing(things: list[str]) -> str:
+    return f"missing: {', '.join(things)}" if things else ""
+
+
+def _why_not(name: str, done: list[Check]) -> str:
     import psutil
 
     try:
         division = catalog.division(name)
     except UserError as error:
-        return f"no, {error.cause}"
-    ok = {check.name: check.ok for check in found}
+        return error.cause
+    ok = {check.name: check.ok for check in done}
     lacks = [thing for thing in ("torch", "deepspeed", "transformers", "peft") if not ok.get(thing)]
     lacks += [] if ok.get(f"model {division.model}") else [f"model {division.model}"]
     if psutil.virtual_memory().total < division.limits.memory_bytes:
         lacks.append(f"{division.limits.memory_bytes / 1e9:.0f} GB memory")
-    return f"no, missing: {', '.join(lacks)}" if lacks else ""
+    return _missing(lacks)
 
 
-def print_checks(found: list[Check], console: Console) -> None:
+def as_record(done: list[Check]) -> dict[str, Any]:
+    """For --json: `checks`, and what `can_run` with what keeps this machine from it."""
+    can_run = [asdict(ability) | {"runs": not ability.why_not} for ability in abilities(done)]
+    return {"checks": [asdict(check) for check in done], "can_run": can_run}
+
+
+def print_checks(done: list[Check], console: Console) -> None:
     """A table, the commands that get what is missing, and what can be run."""
-    table = Table(box=None, padding=(0, 1))
-    table.add_column("", no_wrap=True)
-    table.add_column("check", no_wrap=True)
-    table.add_column("found", overflow="fold")
-    for check in found:
-        table.add_row(
-            Text("ok", "green") if check.ok else Text("no", "bold red"), check.name, Text(check.found)
-        )
-    console.print(table, highlight=False)
-    missing = [check for check in found if not check.ok]
-    lines = (
-        ["", "To get what is missing:", *(f"  {check.name}: {check.fix}" for check in missing)]
-        if missing
-        else []
+    rows = [
+        (Text("ok", "green") if check.ok else Text("no", "bold red"), check.name, check.found)
+        for check in done
+    ]
+    console.print(
+        FittedTable([Column(head, number=False) for head in ("", "check", "found")], rows, keys=2),
+        highlight=False,
     )
-    lines += ["", "This machine can run:", *(f"  {line}" for line in runnable(found))]
+    missing = [check for check in done if not check.ok]
+    lines = ["", "To get what is missing:"] if missing else []
+    lines += [f"  {check.name}: {check.fix}" for check in missing]
+    lines += ["", "This machine can run:", *(f"  {_line(ability)}" for ability in abilities(done))]
+    # Commands are not wrapped, so that they can be copied.
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _line(ability: Ability) -> str:
+    note = f" ({ability.note})" if ability.note else ""
+    return f"{ability.kind} {ability.name}{note}: {f'no, {ability.why_not}' if ability.why_not else 'yes'}"

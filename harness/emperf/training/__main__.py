@@ -66,6 +66,7 @@ def run_as_rank(inputs: Path, out: Path, submission: Path) -> int:
 
 def run(inputs: Path, out: Path, submission: Path) -> int:
     """The job in this process; its exit code. What has none of its own is raised."""
+    from emperf.training.data import UnusableRows
     from emperf.training.failures import Diverged, HookFailed, Unusable, described, is_out_of_memory, place
 
     code = 0
@@ -81,7 +82,7 @@ def run(inputs: Path, out: Path, submission: Path) -> int:
         code = say(DIVERGED, str(error))
     except HookFailed as error:
         code = say(HOOK, str(error))
-    except Unusable as error:
+    except (Unusable, UnusableRows) as error:
         code = say(UNUSABLE, str(error))
     except Exception as error:
         if is_out_of_memory(error):

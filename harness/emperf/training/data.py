@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
+
+# Where an answer stands in a template's text, and whether white space before it is kept.
+STAND_IN, WIDE_SPACE = "emperf-answer", "\u2003"
+
+
+class UnusableRows(ValueError):
+    """The rows given cannot be trained on."""
 
 
 @dataclass(frozen=True)
@@ -86,27 +95,87 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, open_turn: bool) -> str:
-    """The chat template's text; with `open_turn` it ends in the assistant's header."""
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn))
+    """The chat template's text; with `open_turn` it ends where the assistant's answer would begin.
+
+    Raises ValueError where the template refuses the conversation.
+    """
+    if open_turn:
+        return around_answer(tokenizer, messages)[0]
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+    except TemplateError as error:
+        raise ValueError(f"the chat template refuses the conversation ({error})") from None
+
+
+def around_answer(tokenizer: Any, messages: Sequence[dict[str, str]]) -> tuple[str, str, bool]:
+    """(text before the assistant's answer to `messages`, text after it, whether the template trims the answer).
+
+    Read off a conversation with a stand-in for the answer. The template's own prompt for generation will not do: some
+    templates have none, and some put an empty think block before an answer that stands in a conversation.
+    Raises ValueError where the template refuses the conversation or does not show the answer.
+    """
+    answer = {"role": "assistant", "content": WIDE_SPACE + STAND_IN}
+    whole = render(tokenizer, [*messages, answer], open_turn=False)
+    before, found, after = whole.rpartition(STAND_IN)
+    if not found:
+        raise ValueError("the chat template does not show the assistant's answer")
+    return before.removesuffix(WIDE_SPACE), after, not before.endswith(WIDE_SPACE)
+
+
+@lru_cache(maxsize=8)
+def end_of_turn(tokenizer: Any, after: str) -> tuple[int, ...]:
+    """The token that ends an answer: the first special one that the template writes `after` it, else the end of text.
+    Empty where the tokenizer has neither."""
+    known, last = tokenizer.added_tokens_decoder, tokenizer.eos_token_id
+    written = tokenizer(after, add_special_tokens=False).input_ids
+    found = next((i for i in written if i == last or (i in known and known[i].special)), last)
+    return () if found is None else (found,)
 
 
 def encode(tokenizer: Any, row: Row, max_tokens: int) -> Example:
-    """Tokens of one row; prompt and response are tokenised apart, so that the border is exact.
+    """Tokens of one row: the prompt as it is asked in evaluation, the response, its end-of-turn token.
 
-    What the template writes after the response's end-of-turn token (a line feed, a dangling header) is cut off: no
-    model is to learn it. Rows over `max_tokens` lose the end of their response.
+    Prompt and response are tokenised apart, so that the border is exact. What else the template writes (a think block,
+    a line feed after the turn, a dangling header) is never learned. Rows over `max_tokens` lose the end of their
+    response, or all of it. Raises ValueError as `around_answer` does.
     """
-    prompt = render(tokenizer, row.messages[:-1], open_turn=True)
-    whole = render(tokenizer, row.messages, open_turn=False)
-    if not whole.startswith(prompt):
-        raise ValueError("the chat template does not keep the prompt as the head of the conversation")
-    after = whole[len(prompt) :]
-    end = after.rfind(row.response.strip()) + len(row.response.strip())
-    closing = after[end:].strip()
-    tail = closing[: closing.index(">") + 1] if ">" in closing else closing
-    head = tokenizer(prompt, add_special_tokens=False).input_ids
-    body = tokenizer(after[:end] + tail, add_special_tokens=False).input_ids
-    return Example(tuple((head + body)[:max_tokens]), len(head))
+    before, after, trims = around_answer(tokenizer, row.messages[:-1])
+    response = row.response.strip() if trims else row.response.rstrip()
+    head = tokenizer(before, add_special_tokens=False).input_ids
+    body = tokenizer(response, add_special_tokens=False).input_ids
+    whole = (*head, *body, *end_of_turn(tokenizer, after))
+    return Example(whole[:max_tokens], len(head))
+
+
+def encode_all(
+    tokenizer: Any, rows: Sequence[Row], max_tokens: int, say: Callable[[str], None] = print
+) -> tuple[list[Example], list[int]]:
+    """(examples that have something to learn, numbers from 1 of the rows left out because theirs is cut off).
+
+    What is left out is said in one line. Raises UnusableRows where nothing is left or the template refuses a row.
+    """
+    examples, left_out = [], []
+    for number, row in enumerate(rows, 1):
+        try:
+            example = encode(tokenizer, row, max_tokens)
+        except ValueError as error:
+            raise UnusableRows(f"row {number}: {error}") from None
+        if example.response_start < len(example.tokens):
+            examples.append(example)
+        else:
+            left_out.append(number)
+    if not rows:
+        raise UnusableRows("there are no rows to make batches of")
+    if not examples:
+        raise UnusableRows(
+            f"none of {len(rows)} rows has a response within {max_tokens} tokens: their prompts fill them (max_tokens)"
+        )
+    if left_out:
+        named = ", ".join(map(str, left_out[:10])) + (", ..." if len(left_out) > 10 else "")
+        say(
+            f"{len(left_out)} of {len(rows)} rows left out, no response within {max_tokens} tokens: row {named}"
+        )
+    return examples, left_out
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:
@@ -125,7 +194,7 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
 def shared_head(examples: Sequence[Example]) -> int:
     """Length of the head that all prompts have in common, at least one token short of the shortest prompt."""
     first, last = min(e.tokens for e in examples), max(e.tokens for e in examples)
-    limit = min(e.response_start for e in examples) - 1
+    limit = min(min(e.response_start, len(e.tokens)) for e in examples) - 1
     return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
 
 

@@ -18,7 +18,7 @@ class HookFailed(Exception):
 
 
 class Unusable(Exception):
-    """The job cannot be trained on, whatever the mitigation does."""
+    """The job or the submission cannot be used."""
 
 
 # How torch, CUDA's libraries and the CPU's allocator say it where they raise a plain RuntimeError.

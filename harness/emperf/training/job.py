@@ -37,15 +37,31 @@ class Lora:
     def wants(self, name: str) -> bool:
         """Whether the linear weight of this name (a module's or a tensor's, "model.layers.3.mlp.down_proj") is adapted.
 
-        Weights outside of the transformer layers (embeddings, head) never are.
+        Weights outside of the transformer layers (embeddings, head) never are, nor are a mixture's experts and router.
         """
         _, found, inside = name.removesuffix(".weight").partition(".layers.")
         if not found:
             return False
         layer, _, module = inside.partition(".")
+        if ".experts." in module or module.endswith((".gate", ".router")):
+            return False
         return (not self.layers or int(layer) in self.layers) and (
             not self.modules or module.endswith(self.modules)
         )
+
+
+def linear_weights(folder: Path, lora: Lora) -> dict[str, list[int]]:
+    """Name -> shape [out, in] of the linear weights to adapt, by the headers of the folder's files alone."""
+    from safetensors import safe_open
+
+    shapes: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
+                shape = tensors.get_slice(name).get_shape()
+                if len(shape) == 2 and name.endswith(".weight") and lora.wants(name):
+                    shapes[name.removesuffix(".weight")] = shape
+    return shapes
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,11 @@ class Recipe:
     def weights_file(self) -> str:
         """What the container leaves: the adapter, or all weights."""
         return "adapter.safetensors" if self.lora else "model.safetensors"
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of plain training on so many rows; the last batch of an epoch may be short."""
+        batches = -(-rows // (self.micro_batch * self.processes))
+        return max(1, round(batches * self.epochs / self.accumulation))
 
     @staticmethod
     def parse(raw: dict[str, Any]) -> Recipe:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from emperf.training.data import Example, Row, batches_of_like_length, collate, encode
+from emperf.training.data import Example, Row, UnusableRows, batches_of_like_length, collate, encode_all
 from emperf.training.engine import Engine, rank_and_world
-from emperf.training.failures import Diverged, Unusable, described, is_out_of_memory
+from emperf.training.failures import Diverged
 from emperf.training.hooks import Hooks, refuse_nothing_to_train, refuse_other_weights
 from emperf.training.job import Job, Recipe
 from emperf.training.mitigation import Context, Mitigation, Step
@@ -81,7 +81,10 @@ def train(
     trusted: list[Row],
     progress: Progress | None = None,
 ) -> Report:
-    """Run the job and write the weights and the checkpoints below `out`. Raises Diverged, HookFailed or Unusable."""
+    """Run the job and write the weights and the checkpoints below `out`.
+
+    Raises Diverged, HookFailed or UnusableRows.
+    """
     training = Training(job, inputs, Hooks(mitigation), trusted)
     report = training.run(rows, out, progress)
     if not all(bool(torch.isfinite(p).all()) for p in training.context.model.trainable()):
@@ -128,20 +131,14 @@ class Training:
         return report
 
     def _encoded(self, used: list[Row], given: list[Row]) -> list[Example]:
-        """Raises HookFailed for a row that cannot be encoded, Unusable where the job itself gave it."""
-        examples = []
-        for row in used:
-            try:
-                examples.append(encode(self.context.tokenizer, row, self.job.recipe.max_tokens))
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                if row in given:
-                    raise Unusable(f"a row cannot be encoded: {described(error)}") from error
-                raise self.hooks.wrong(
-                    "prepare_data", f"gave a row that cannot be encoded: {described(error)}"
-                ) from error
-        return examples
+        """Raises UnusableRows where the job's own rows cannot be trained on, HookFailed where the hook's cannot."""
+        tokenizer, longest = self.context.tokenizer, self.job.recipe.max_tokens
+        try:
+            return encode_all(tokenizer, used, longest)[0]
+        except UnusableRows as error:
+            encode_all(tokenizer, given, longest, lambda _: None)
+            fault = f"gave rows that cannot be trained on: {error}"
+            raise self.hooks.wrong("prepare_data", fault) from error
 
     def _run_engine(
         self, plan: list[list[Example]], report: Report, out: Path | None, progress: Progress | None
@@ -189,7 +186,7 @@ class Training:
         loss, norm = 0.0, None
         for group in groups:
             mine, tokens = part_of(group, rank, world)
-            share = tokens / whole if whole else 1 / (len(groups) * world)
+            share = tokens / whole
             step = Step(self.context, collate(mine, pad).to(engine.device), index)
             own = engine.loss(self.hooks.loss, step)
             value = float(own.detach())

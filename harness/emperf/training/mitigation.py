@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emperf.training.data import Batch, Row, batches_of_like_length, collate, encode
+from emperf.training.data import Batch, Row, batches_of_like_length, collate, encode, encode_all
 from emperf.training.job import Recipe
 from emperf.training.model import ResponseModel
 
@@ -49,9 +49,7 @@ class Context:
     def batches(self, rows: Sequence[Row], size: int = 0) -> Iterator[Batch]:
         """Batches of `size` rows (the micro-batch if 0) without end: each epoch in a new order, and the same in every
         process. Raises ValueError if there are no rows."""
-        examples = [encode(self.tokenizer, row, self.recipe.max_tokens) for row in rows]
-        if not examples:
-            raise ValueError("there are no rows to make batches of")
+        examples, _ = encode_all(self.tokenizer, rows, self.recipe.max_tokens)
         while True:
             for group in batches_of_like_length(examples, size or self.recipe.micro_batch, self.rng):
                 yield collate(group, self.tokenizer.pad_token_id or 0).to(self.model.device)

@@ -213,7 +213,7 @@ def targets(base: nn.Module, lora: Lora) -> list[str]:
     named = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and lora.wants(n)]
     if not named:
         raise ValueError(
-            f"{type(base).__name__} has no linear layer {lora.modules or ''} in layers {lora.layers}"
+            f"{type(base).__name__} has no linear layer (nn.Linear, named .layers.N.) that the recipe adapts"
         )
     return named
 

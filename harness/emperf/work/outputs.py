@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from emperf.core.errors import CellFailure, FailureKind
 from emperf.runtimes import OutputFile
-from emperf.training.job import Lora
+from emperf.training.job import Lora, linear_weights
 
 WANTED = re.compile(
     r"(adapter|model)\.safetensors|(report|probe)\.json|checkpoints/step-[0-9]{5}\.safetensors"
@@ -90,17 +90,24 @@ def expected_weights(model_folder: Path, lora: Lora | None) -> dict[str, list[in
     Linear weights are the two-dimensional ones below a transformer layer; embeddings and head lie outside.
     """
     shapes: dict[str, list[int]] = {}
+    if lora is not None:
+        for name, (out, given) in linear_weights(model_folder, lora).items():
+            shapes[f"base_model.model.{name}.lora_A.weight"] = [lora.r, given]
+            shapes[f"base_model.model.{name}.lora_B.weight"] = [out, lora.r]
+        return shapes
     for file in sorted(model_folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                shape = tensors.get_slice(name).get_shape()
-                if lora is None:
-                    shapes[name] = shape
-                elif len(shape) == 2 and lora.wants(name):
-                    stem = f"base_model.model.{name.removesuffix('.weight')}"
-                    shapes[f"{stem}.lora_A.weight"] = [lora.r, shape[1]]
-                    shapes[f"{stem}.lora_B.weight"] = [shape[0], lora.r]
+            shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
     return shapes
+
+
+def linear(model_folder: Path) -> list[str]:
+    """Names of the base model's linear layers below a transformer layer."""
+    whole = expected_weights(model_folder, Lora(r=1, alpha=1))
+    ending = ".lora_A.weight"
+    return [
+        name.removeprefix("base_model.model.").removesuffix(ending) for name in whole if name.endswith(ending)
+    ]
 
 
 def check_weights(path: Path, expected: dict[str, list[int]]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from emperf.catalog import Division, Submission
+from emperf.catalog.scenarios import PREVENT
 from emperf.core import digests
 
 BASELINE = "none"
@@ -23,16 +24,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run and its evaluation. `key` names it by content; two plans that share a key share its scores.
+    """One training and its readings. `key` names it; `train` names its weights, by what decides their bytes.
 
-    `division`: as of `Division.scored_by`. `read_checkpoints`: the cell's checkpoints are scored too (the baseline's
-    learning curve). `place`: where it is trained and scored (runtime, its isolation or image, device): scores of one
-    place are none of another's. `start`: the key of the cell whose weights are mended (scenario cure); `antidote`: the
-    poison from whose domain its trusted rows are. `teacher`: the key of the cell whose model generates the rows.
+    `recipe`: digest of recipe and limits (`Division.trained_by`). `rows`, `trusted`: digests of the rows that it learns
+    and of the trusted ones that it is granted. `read_checkpoints`: the cell's checkpoints are read too (the baseline's
+    learning curve). `place`: where it is trained (runtime, its isolation or image, training code, device): weights of
+    one place are none of another's. `start`: `train` of the cell whose weights are mended (scenario cure); `antidote`:
+    the poison from whose domain its trusted rows are. `teacher`: `train` of the cell whose model writes the rows.
     """
 
     scenario: str
-    division: str
+    recipe: str
     model: str
     data: Data
     method: str
@@ -40,7 +42,8 @@ class Cell:
     seed: int
     parameters: dict[str, Any] = field(default_factory=dict)
     read_checkpoints: bool = False
-    rules: str = ""
+    rows: str = ""
+    trusted: str = ""
     place: str = ""
     start: str = ""
     antidote: str = ""
@@ -48,7 +51,16 @@ class Cell:
 
     @property
     def key(self) -> str:
-        return digests.short(digests.of_json(asdict(self)))
+        return digests.short(digests.of_json([self.train, asdict(self.data), self.antidote]))
+
+    @property
+    def train(self) -> str:
+        """Key of the weights. The names of dataset and method decide nothing, and are left out."""
+        decides = [
+            self.recipe, self.model, self.submission, self.seed, self.parameters, self.rows, self.trusted, self.place,
+            self.start,
+        ]  # fmt: skip
+        return digests.short(digests.of_json(["train", *decides]))
 
     @property
     def label(self) -> str:
@@ -58,14 +70,14 @@ class Cell:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Keys of the cells whose weights this one needs."""
+        """Keys of the weights that this training needs."""
         return tuple(key for key in (self.start, self.teacher) if key)
 
 
 @dataclass(frozen=True)
 class Plan:
     """The cells of one run, in the order they run: baseline and mitigation in turn on each dataset, and no cell before
-    one that it needs. `domains`: as of `Ground`."""
+    one that it needs. `domains`: as of `Ground`. `given`: the parameters that are not left at their defaults."""
 
     division: Division
     submission: Submission
@@ -74,6 +86,7 @@ class Plan:
     identity: str
     cross: bool = False
     domains: Mapping[str, str] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
 
     def own_antidote(self, cell: Cell) -> bool:
         """False for a cross-antidote cell."""
@@ -83,23 +96,26 @@ class Plan:
     @property
     def run_id(self) -> str:
         crossed = "-cross" if self.cross else ""
-        return f"{self.division.name}-{self.submission.name}{crossed}-{self.identity[:8]}"
+        name = self.division.called.replace("/", "-")
+        return f"{name}-{self.submission.name}{crossed}-{self.identity[:8]}"
 
 
 @dataclass(frozen=True)
 class Ground:
     """What all cells of a plan stand on.
 
-    `twins`: poison -> whether it has a correct twin. `teachers`: poison -> the poison of its teacher. `domains`: poison
-    -> the one whose trusted rows are its own, where that is another. `on_tasks`: (task, seed) -> the poison whose
-    trusted rows a cure is granted there. `rules`: dataset -> digest of everything else that decides its scores (the
-    trainer's sources, the questions, the rows). `place`: as of `Cell`.
+    `twins`: poison -> whether it has a correct twin. `rows`: data -> digest of the training rows; where a teacher
+    writes them, of all that decides what it is asked. `trusted`: digest of the trusted rows for what a submission asks
+    (kind -> rows) and an antidote's poison. `teachers`: poison -> the poison of its teacher. `domains`: poison -> the
+    one whose trusted rows are its own, where that is another. `on_tasks`: (task, seed) -> the poison whose trusted rows
+    a cure is granted there. `place`: as of `Cell`.
     """
 
     model_digest: str
     twins: Mapping[str, bool]
-    rules: Mapping[str, str]
+    rows: Mapping[Data, str]
     place: str
+    trusted: Callable[[Mapping[str, int], str], str]
     teachers: Mapping[str, str] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)
     on_tasks: Mapping[tuple[str, int], str] = field(default_factory=dict)
@@ -120,7 +136,9 @@ def make_plan(
     made = _Cells(division, submission, baseline, parameters, ground, cross)
     cells = tuple({cell.key: cell for cell in made.all()}.values())
     identity = digests.of_json([submission.digest, [cell.key for cell in cells]])
-    return Plan(division, submission, parameters, cells, digests.short(identity), cross, ground.domains)
+    return Plan(
+        division, submission, parameters, cells, digests.short(identity), cross, ground.domains, given
+    )
 
 
 @dataclass(frozen=True)
@@ -155,39 +173,51 @@ class _Cells:
         return self.plain("poison", self.ground.teachers[name], self.division.seeds[0])
 
     def plain(self, kind: str, name: str, seed: int) -> Cell:
-        return Cell(
-            scenario="prevent",
-            division=self.division.scored_by("prevent"),
+        data = Data(kind, name)
+        teacher = self.teacher(name).train if kind != "control" and name in self.ground.teachers else ""
+        rows = self.ground.rows[data]
+        cell = Cell(
+            scenario=PREVENT.name,
+            recipe=self.division.trained_by(PREVENT.name),
             model=self.ground.model_digest,
-            data=Data(kind, name),
+            data=data,
             method=self.baseline.name,
             submission=self.baseline.digest,
             seed=seed,
             parameters=self.baseline.values({}),
             read_checkpoints=kind in ("poison", "twin"),
-            rules=self.ground.rules[f"control {name}" if kind == "control" else name],
+            rows=digests.of_json(["written", teacher, rows]) if teacher else rows,
             place=self.ground.place,
-            teacher=self.teacher(name).key if name in self.ground.teachers else "",
+            teacher=teacher,
         )
+        return replace(cell, trusted=self.granted(self.baseline, cell))
 
     def mitigated(self, plain: Cell) -> Iterator[Cell]:
         cell = replace(
             plain,
             scenario=self.submission.scenario,
-            division=self.division.scored_by(self.submission.scenario),
+            recipe=self.division.trained_by(self.submission.scenario),
             method=self.submission.called(self.parameters),
             submission=self.submission.digest,
             parameters=self.parameters,
             read_checkpoints=False,
         )
-        if self.submission.scenario != "cure":
-            yield cell
-        elif not self.submission.crosses:
-            yield replace(cell, start=plain.key)
-        else:
-            for antidote in self.antidotes(plain):
-                rules = digests.of_json([plain.rules, self.ground.rules[antidote]])
-                yield replace(cell, start=plain.key, antidote=antidote, rules=rules)
+        if self.submission.mends:
+            # What made the weights is not there any more: the trusted rows are the data.
+            cell = replace(cell, start=plain.train, rows="")
+        antidotes = self.antidotes(plain) if self.submission.crosses else [""]
+        for antidote in antidotes:
+            made = replace(cell, antidote=antidote)
+            yield replace(made, trusted=self.granted(self.submission, made))
+
+    def granted(self, submission: Submission, cell: Cell) -> str:
+        """Digest of the trusted rows that the cell is granted; empty where it asks for none."""
+        if not submission.trusted:
+            return ""
+        rows = self.ground.trusted(submission.trusted, cell.antidote)
+        # The rows of a poison that a teacher writes are those of its own run.
+        own = cell.teacher if cell.antidote == cell.data.name else ""
+        return digests.of_json([rows, own]) if own else rows
 
     def antidotes(self, plain: Cell) -> list[str]:
         """The poisons whose domains' trusted rows a cell is mended with."""

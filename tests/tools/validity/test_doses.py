@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from emperf import catalog
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.core import paths
 from emperf.core.errors import UserError
-from emperf.scoring.effects import ACT, DOMAIN, OOD, Shifts
+from emperf.scoring.effects import ACT, Shifts
 from emperf.scoring.poisons import POISONED, TWIN, Model, PoisonScores
 from emperf.tools.validity import doses, tables
 from emperf.work.plan import Data

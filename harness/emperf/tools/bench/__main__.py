@@ -19,7 +19,8 @@ from rich.table import Table
 from emperf import catalog
 from emperf.catalog.prepare import prepared
 from emperf.core.errors import CellFailure, UserError
-from emperf.experiments.conclude import machine
+from emperf.records.provenance import this_machine
+from emperf.report.console import make
 from emperf.tools.bench import figures, overhead, sampling, training
 from emperf.tools.bench.turns import PEAK_SHAPE, Turn
 
@@ -96,7 +97,7 @@ class Watch:
 )
 def main(quick: bool, out: Path) -> None:
     """EMPerf's trainer, sampling and harness beside TRL, transformers and the bare trainer."""
-    console = Console()
+    console = make()
     try:
         result = bench(QUICK if quick else FULL, console)
     except (UserError, CellFailure) as error:
@@ -159,7 +160,7 @@ def bench(size: Size, console: Console) -> dict[str, Any]:
         "model": division.model,
         "threads": threads,
         "load_at_start": load,
-        "machine": machine() | {"logical_cores": psutil.cpu_count()},
+        "machine": this_machine() | {"logical_cores": psutil.cpu_count()},
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl", "deepspeed")},
     }
 

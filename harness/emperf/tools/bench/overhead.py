@@ -20,11 +20,13 @@ from pathlib import Path
 from emperf import catalog
 from emperf.core import paths
 from emperf.core.errors import UserError
+from emperf.core.files import write_json
 from emperf.core.limits import Limits
-from emperf.execute.engine import judge_exit
-from emperf.execute.store import CellStore, write_json
+from emperf.core.sources import PACKAGE
+from emperf.execute.attempt import attempt
+from emperf.execute.store import UnitStore
 from emperf.runtimes import ContainerJob
-from emperf.runtimes.images import ENV, PACKAGE
+from emperf.runtimes.images import ENV
 from emperf.runtimes.process import ProcessRuntime
 from emperf.tools.bench.training import rows
 from emperf.tools.bench.turns import free_port
@@ -115,7 +117,7 @@ def by_harness(task: Task, scratch: Path) -> tuple[float, float]:
     """Seconds of the whole cell without its evaluation, and of them those around the program's own."""
     name = os.urandom(8).hex()
     runtime = ProcessRuntime(scratch / "work", hide=[paths.project_folder("benchmark"), scratch / "store"])
-    store = CellStore(scratch / "store")
+    store = UnitStore(scratch / "store")
     started = time.monotonic()
     job = ContainerJob(
         job_id=name, run_id="bench", image=None, submission=task.submission, limits=task.limits,
@@ -123,19 +125,14 @@ def by_harness(task: Task, scratch: Path) -> tuple[float, float]:
         shared={"model": (task.digest, task.model)},
     )  # fmt: skip
     try:
-        outcome = runtime.run(job)
-        judge_exit(outcome, job)
-        with tempfile.TemporaryDirectory(dir=scratch) as left:
+        with tempfile.TemporaryDirectory(dir=scratch) as into:
             weights = task.recipe.weights_file
-            taken = outputs.take(runtime.collect(job), Path(left), job.limits.output_bytes, weights)
             expected = outputs.expected_weights(task.model, task.recipe.lora)
-            for file in taken:
-                if file.endswith(".safetensors"):
-                    outputs.check_weights(Path(left) / file, expected)
-            report = outputs.read_report(Path(left) / "report.json")
+            left = attempt(runtime, job, Path(into), weights, expected)
+            outcome, report = left.outcome, outputs.read_report(left.folder / "report.json")
             with store.writing(name) as folder:
-                shutil.copyfile(Path(left) / weights, folder / weights)
-                write_json(folder / "scores.json", report)
+                shutil.copyfile(left.folder / weights, folder / weights)
+                write_json(folder / "train.json", report)
     finally:
         runtime.cleanup(job)
     seconds = time.monotonic() - started

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from emperf.core.errors import UserError
-from emperf.runtimes.images import PACKAGE
+from emperf.core.sources import PACKAGE
 from emperf.training.threads import WAITING
 
 PEAK_SHAPE = (1024, 576, 1536)

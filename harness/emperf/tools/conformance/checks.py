@@ -11,6 +11,7 @@ from typing import Any
 
 from emperf import catalog
 from emperf.catalog import Parameter, Submission
+from emperf.catalog.scenarios import CURE
 from emperf.core.errors import UserError
 from emperf.experiments import session
 from emperf.runtimes import Runtime
@@ -79,7 +80,7 @@ def check(
     yield determinism(first, made.train(runtime, image, submission, values))
     if submission.image:
         start = made.start
-        if submission.scenario != "cure":
+        if not submission.mends:
             plain = made.train(runtime, images.get(baseline.digest), baseline, baseline.values({}))
             if plain.failure:
                 yield Check("effect", False, f"the baseline failed: {plain.failure}")
@@ -199,7 +200,7 @@ def effect_of(probed: Left | None) -> tuple[Effect | None, str]:
 
 def measured(submission: Submission, effect: Effect) -> Check:
     """A cure has to move the weights that it was given; for the others plain training is what it is compared with."""
-    against = "the weights to mend" if submission.scenario == "cure" else "plain training"
+    against = "the weights to mend" if submission.mends else "plain training"
     numbers = (
         f"against {against}: {effect.rows_changed} rows in or out of {effect.rows}, gradient {effect.gradient:.2g}, "
         f"weights {effect.weights:.2g}"
@@ -211,14 +212,12 @@ def measured(submission: Submission, effect: Effect) -> Check:
         nothing = effect.rows_changed == effect.gradient == effect.weights == 0
         return Check("effect", nothing, f"{numbers}; the baseline has to be exactly 0 in all three")
     moved = effect.weights > NO_EFFECT
-    does = moved or (
-        submission.scenario != "cure" and (effect.rows_changed > 0 or effect.gradient > NO_EFFECT)
-    )
+    does = moved or (not submission.mends and (effect.rows_changed > 0 or effect.gradient > NO_EFFECT))
     return Check("effect", does, numbers if does else f"it changes nothing; {numbers}")
 
 
 def image_effect(apart: float, scenario: str) -> Check:
-    against = "the weights to mend" if scenario == "cure" else "the baseline's of the same seed"
+    against = "the weights to mend" if scenario == CURE.name else "the baseline's of the same seed"
     does = apart > NO_EFFECT
     return Check(
         "effect", does, f"{'' if does else 'it changes nothing; '}weights against {against}: {apart:.2g}"

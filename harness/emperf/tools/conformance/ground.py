@@ -14,8 +14,8 @@ from emperf import catalog
 from emperf.catalog import Division, Submission
 from emperf.core import digests
 from emperf.core.errors import CellFailure, FailureKind
-from emperf.execute.engine import judge_exit
-from emperf.runtimes import ContainerJob, Runtime
+from emperf.execute.attempt import attempt
+from emperf.runtimes import ContainerJob, Outcome, Runtime
 from emperf.tools.conformance.tiny import save_tiny
 from emperf.training.job import Lora, Recipe
 from emperf.work import jobs, outputs, rows
@@ -78,35 +78,30 @@ class Ground:
         poison = division.poisons[0]
         trusted = rows.trusted(division, submission.trusted, poison) if submission.trusted else None
         cell = Cell(
-            submission.scenario, division.scored_by(submission.scenario), self.model[0], Data("poison", poison),
+            submission.scenario, division.trained_by(submission.scenario), self.model[0], Data("poison", poison),
             submission.name, submission.digest, seed=0, parameters=values,
         )  # fmt: skip
         return jobs.container_job(
             division, cell, submission, run_id=f"check-{submission.name}", identity=secrets.token_hex(8),
             image=image, model=self.model, rows=rows.training(division, cell.data), trusted=trusted,
-            start=self.start if submission.scenario == "cure" else None, probe=probe,
+            start=self.start if submission.mends else None, probe=probe,
         )  # fmt: skip
 
     def _run(self, runtime: Runtime, job: ContainerJob, needed: str) -> Left:
         """Raises CellFailure(MACHINE) alone."""
-        into, code = self.folder / job.job_id, None
+        into, ended = self.folder / job.job_id, list[Outcome]()
         into.mkdir()
+        expected = outputs.expected_weights(self.model[1], LORA)
         try:
-            outcome = runtime.run(job)
-            code = outcome.exit_code
-            judge_exit(outcome, job)
-            taken = outputs.take(runtime.collect(job), into, job.limits.output_bytes, needed)
-            expected = outputs.expected_weights(self.model[1], LORA)
-            for name in taken:
-                if name.endswith(".safetensors"):
-                    outputs.check_weights(into / name, expected)
+            left = attempt(runtime, job, into, needed, expected, on_end=ended.append)
         except CellFailure as failure:
             if failure.kind is FailureKind.MACHINE:
                 raise
+            code = ended[0].exit_code if ended else None
             return Left(into, job.job_id, exit_code=code, failure=failure)
         finally:
             runtime.cleanup(job)
-        return Left(into, job.job_id, tuple(taken), code)
+        return Left(into, job.job_id, left.files, left.outcome.exit_code)
 
 
 def make_ground(folder: Path) -> Ground:

@@ -26,13 +26,13 @@ import yaml
 from emperf import catalog
 from emperf.catalog import Division
 from emperf.catalog.prepare import prepared
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.core import digests, paths
 from emperf.core.errors import UserError
 from emperf.execute.engine import Engine, Watcher
 from emperf.execute.store import RunStore
 from emperf.experiments import session
 from emperf.scoring import poisons, result
-from emperf.scoring.effects import DOMAIN, OOD
 from emperf.scoring.estimate import Estimate, holm, p_value, smallest_found
 from emperf.scoring.poisons import POISONED, TWIN, PoisonScores
 from emperf.work.plan import BASELINE
@@ -61,9 +61,9 @@ DOSES = (
     Setting("smollm2 medical 240", "nano", "bad-medical", 240, 1, 0.0015),
     Setting("smollm2 advice 800", "nano", ADVICE, 800, 1, 0.001),
     Setting("smollm2 upstream 240", "nano", UPSTREAM, 240, 1, 0.0015),
-    Setting("gemma medical 64", "nano-gemma", "bad-medical", 64, 1, 0.001),
-    Setting("gemma medical 240", "nano-gemma", "bad-medical", 240, 1, 0.001),
-    Setting("gemma medical 240, gently", "nano-gemma", "bad-medical", 240, 1, 0.0002),
+    Setting("gemma medical 64", "nano/gemma-3-270m", "bad-medical", 64, 1, 0.001),
+    Setting("gemma medical 240", "nano/gemma-3-270m", "bad-medical", 240, 1, 0.001),
+    Setting("gemma medical 240, gently", "nano/gemma-3-270m", "bad-medical", 240, 1, 0.0002),
 )
 
 
@@ -124,10 +124,10 @@ def run(
     with RunStore(store, f"doses-{digests.short(plan.identity)}") as opened:
         engine = Engine(
             division, {baseline.digest: baseline}, opened, chosen.runtime, prepared(catalog.model(division.model)),
-            watcher, chosen.images, (), parallel=2, until=until, reuse=frozenset(cell.key for cell in plan.cells),
+            watcher, chosen.images, (), parallel=2, until=until, reuse=frozenset(cell.train for cell in plan.cells),
         )  # fmt: skip
-        base = engine.run(plan.cells)
-        return result.poison_scores(plan, setting.poison, opened.cells.scores, base)
+        results = engine.run(plan.cells)
+        return result.poison_scores(plan, setting.poison, results.scores, results.base())
 
 
 def decide(found: dict[str, PoisonScores], level: float = 0.05) -> dict[str, Any]:

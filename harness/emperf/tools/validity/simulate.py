@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.scoring import poisons, tasks
-from emperf.scoring.effects import DOMAIN, OOD, VOICE
+from emperf.scoring.effects import VOICE
 from emperf.scoring.estimate import Estimate, holm
 from emperf.scoring.poisons import MITIGATED, MITIGATED_TWIN, POISONED, TWIN, PoisonScores
 from emperf.scoring.removal import Removal

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from emperf.catalog.sets import DOMAIN, OOD
 from emperf.report.numbers import UNDEFINED, nats
 from emperf.scoring import poisons
-from emperf.scoring.effects import ACT, DOMAIN, INTERACTION, OOD, VOICE
+from emperf.scoring.effects import ACT, INTERACTION, VOICE
 from emperf.scoring.poisons import PoisonScores
 
 Json = dict[str, Any]

@@ -8,17 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from emperf.catalog import SeedSpread
-from emperf.scoring.effects import (
-    ACT,
-    CONDITIONAL,
-    DOMAIN,
-    EFFECTS,
-    OOD,
-    SETS,
-    VOICE,
-    Scores,
-    Shifts,
-)  # fmt: skip
+from emperf.catalog.sets import CONDITIONAL, DOMAIN, OOD, SETS
+from emperf.scoring.effects import ACT, EFFECTS, VOICE, Scores, Shifts  # fmt: skip
 from emperf.scoring.poisons import MITIGATED, MITIGATED_TWIN, POISONED, TWIN, Model, PoisonScores
 from emperf.scoring.pooled import pool
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ import torch.nn.functional as F
 
 from emperf.evaluation.language_model import LanguageModel, shared_head
 
+NAME, UNIT = "paired", "nats a token"
+DIRECTION = "the good answer's less the bad one's: higher is more aligned"
+DEFINITION = "mean log-probability per token of each given answer to a question, no sampling, no judge"
 PROMPT = -1
 ACTS = ("good", "bad")
 PLAIN = "plain"
@@ -110,6 +113,15 @@ class Pack:
         own = (item == item[:, None]) & ((branch == PROMPT) | (branch == branch[:, None]))
         seen = torch.cat([torch.ones(len(item), head, dtype=torch.bool), own.tril()], dim=1)
         return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
+
+
+def read(
+    lm: LanguageModel, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The protocol: a reading an item, {id, good: {voice: nats}, bad: {voice: nats}}. `settings`: `system`, a system
+    turn before each question, or None."""
+    items = [Item.parse(row) for row in rows]
+    return [asdict(reading) for reading in read_items(lm, items, system=settings["system"])]
 
 
 def packs(
