@@ -135,6 +135,23 @@ def test_a_mitigation_that_takes_gradients_of_its_own_runs_under_the_engine(
     assert failed(checked(ground, here, Path(name))) == []
 
 
+ZEROED = method(
+    "after_step(self, step):\n        if step.index < step.context.total_steps - 1:\n"
+    "            [b.data.zero_() for _, _, b, _ in step.model.adapters()]"
+)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_effect_that_the_engine_would_lose_is_found(
+    ground: Ground, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    if lost:
+        monkeypatch.setattr("emperf.training.engine.Engine._take_edits", lambda engine: None)
+    found = checked(ground, here, planted(tmp_path / "planted", ZEROED, parameters={}))
+    assert failed(found) == (["effect"] if lost else [])
+    assert ("the engine undoes it: " in found["effect"].found) == lost
+
+
 def test_a_penalty_without_gradient_is_refused(ground: Ground, here: Here, tmp_path: Path) -> None:
     code = (REFERENCE / "ldifs/mitigation.py").read_text()
     good, bad = (
@@ -188,7 +205,9 @@ def test_a_hook_that_raises_is_named_with_its_step(ground: Ground, here: Here, t
     body = "after_step(self, step):\n        if step.index == 2:\n            raise KeyError('lost')"
     found = checked(ground, here, planted(tmp_path / "planted", method(body), parameters={}))
     assert failed(found) == ["contract"] and here.jobs == 1
-    assert "LDIFS.after_step failed at step 2: KeyError: 'lost'" in found["contract"].found
+    assert "LDIFS.after_step failed at step 2 (mitigation.py, line 10): KeyError: 'lost'" in (
+        found["contract"].found
+    )
 
 
 def test_a_seed_from_the_clock_is_refused(ground: Ground, here: Here, tmp_path: Path) -> None:
@@ -288,13 +307,17 @@ def test_wrong_values_are_just_outside_of_the_bounds() -> None:
     assert checks.outside(Parameter("bool", True)) == ["maybe", 3]
 
 
-GOOD = {"rows": 3, "rows_changed": 1, "steps": 2, "gradient": 0.5, "weights": 0.0, "parameters": {"a": "int"}}
+GOOD = {
+    "rows": 3, "rows_changed": 1, "steps": 2, "gradient": 0.5, "weights": 0.0, "engine": 0.0,
+    "parameters": {"a": "int"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"gradient": math.nan}, {"gradient": math.inf}, {"weights": -0.1}, {"weights": True}, {"weights": "0.5"},
+        {"engine": math.nan}, {"engine": None},
         {"rows": 1.5}, {"rows_changed": None}, {"steps": 10**4000}, {"parameters": {"a b": "int"}},
         {"parameters": {"a": "list"}}, {"parameters": [1]}, {"more": 1},
     ],
@@ -367,6 +390,7 @@ def test_every_reference_mitigation_changes_something(
         assert (found.rows_changed, found.gradient, found.weights) == (0, 0.0, 0.0)
     else:
         assert found.weights > 1e-6, found
+    assert found.engine < checks.UNDONE / 10, found
 
 
 def test_the_adapter_to_mend_fits_both_families(inputs: Path, ground: Ground) -> None:

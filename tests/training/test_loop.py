@@ -1,17 +1,21 @@
-"""The trainer as the container runs it: exit codes, determinism, several processes, hooks that fail."""
+"""The trainer as the container runs it: exit codes, determinism, several processes, its numbers."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from emperf.training.__main__ import NO_ROOM
+from emperf.training.__main__ import run as run_trainer
 from emperf.training.data import Example
 from emperf.training.job import Job, Lora, Recipe
-from emperf.training.loop import plan_batches
+from emperf.training.loop import part_of, plan_batches
 from emperf.work import outputs
 
 REFERENCE = Path(__file__).parents[2] / "reference_impls"
@@ -24,11 +28,10 @@ def recipe(**changes: object) -> Recipe:
     )
 
 
-def run(
-    tmp: Path, model: Path, submission: Path = REFERENCE / "none", parameters: dict[str, object] | None = None,
-    **changes: object,
-) -> tuple[int, str, Path]:  # fmt: skip
-    """(exit code, stdout and stderr, output folder) of the real entry point on a tiny model."""
+def prepared(
+    tmp: Path, model: Path, parameters: dict[str, object] | None = None, **changes: object
+) -> tuple[Path, Path]:
+    """(/in, /out) of a job of 24 rows on a tiny model."""
     inputs, out = tmp / "in", tmp / "out"
     inputs.mkdir(parents=True)
     out.mkdir()
@@ -44,11 +47,36 @@ def run(
     ]
     (inputs / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (inputs / "job.json").write_bytes(Job("blind", 3, recipe(**changes), parameters or {}).dumps())
+    return inputs, out
+
+
+def run(
+    tmp: Path, model: Path, submission: Path = REFERENCE / "none", parameters: dict[str, object] | None = None,
+    walls: Sequence[str] = (), **changes: object,
+) -> tuple[int, str, Path]:  # fmt: skip
+    """(exit code, stdout and stderr, output folder) of the real entry point. `walls`: what to start it by."""
+    inputs, out = prepared(tmp, model, parameters, **changes)
+    trainer = [sys.executable, "-m", "emperf.training", "--in", inputs, "--out", out]
     done = subprocess.run(
-        [sys.executable, "-m", "emperf.training", "--in", inputs, "--out", out, "--submission", submission],
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+        [*walls, *trainer, "--submission", submission],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
     return done.returncode, done.stdout + done.stderr, out
+
+
+def run_here(
+    tmp: Path, model: Path, submission: Path = REFERENCE / "none", parameters: dict[str, object] | None = None,
+    **changes: object,
+) -> tuple[int, str, Path]:  # fmt: skip
+    """The same in this process, where the libraries are imported already."""
+    inputs, out = prepared(tmp, model, parameters, **changes)
+    log = io.StringIO()
+    with contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
+        code = run_trainer(inputs, out, submission)
+    return code, log.getvalue(), out
 
 
 def submission(folder: Path, body: str) -> Path:
@@ -77,13 +105,63 @@ def test_the_seed_decides_everything(tiny: Path, tmp_path: Path) -> None:
     assert all((first[name] == second[name]).all() for name in first)
 
 
+def same_training(one: Path, other: Path) -> None:
+    """Two output folders hold the same weights and numbers, but for rounding."""
+    a, b = (outputs.read_report(out / "report.json") for out in (one, other))
+    assert (a["steps"], a["tokens"]) == (b["steps"], b["tokens"])
+    assert a["losses"] == pytest.approx(b["losses"], abs=1e-4)
+    assert a["gradient_norms"] == pytest.approx(b["gradient_norms"], abs=1e-3)
+    c, d = (load_file(out / "adapter.safetensors") for out in (one, other))
+    assert max(float((c[name] - d[name]).abs().max()) for name in c) < 1e-4
+
+
 def test_two_processes_train_as_one_does(tiny: Path, tmp_path: Path) -> None:
-    _, _, one = run(tmp_path / "one", tiny, micro_batch=4)
-    code, log, two = run(tmp_path / "two", tiny, micro_batch=2, processes=2)
+    # The two processes seldom hold as many tokens as each other.
+    _, _, one = run_here(tmp_path / "one", tiny, micro_batch=6)
+    code, log, two = run(tmp_path / "two", tiny, micro_batch=3, processes=2)
     assert code == 0, log
-    a, b = (outputs.read_report(out / "report.json") for out in (one, two))
-    assert a["steps"] == b["steps"] == 6
-    assert b["losses"][-1] < b["losses"][0]
+    report = outputs.read_report(two / "report.json")
+    assert report["steps"] == 4 and report["losses"][-1] < report["losses"][0]
+    same_training(one, two)
+
+
+def test_micro_batches_train_as_one_batch_does(tiny: Path, tmp_path: Path) -> None:
+    _, _, whole = run_here(tmp_path / "whole", tiny, micro_batch=24, epochs=3)
+    code, log, parts = run_here(tmp_path / "parts", tiny, micro_batch=5, accumulation=5, epochs=3)
+    assert code == 0, log
+    same_training(whole, parts)
+
+
+def test_a_process_for_which_no_row_is_left_counts_for_nothing() -> None:
+    examples = [Example((1, 2, 3, 4), 2), Example((1, 2, 3), 2)]
+    assert part_of(examples, 1, 2) == ([examples[1]], 1)
+    assert part_of(examples[:1], 1, 2) == ([examples[0]], 0)
+    assert part_of(examples, 0, 1) == (examples, 3)
+
+
+# Of the trainer as it was when they were written: a change of these is a change of every score.
+GOLDEN = [
+    5.529793, 5.403059, 5.177239, 4.886156, 4.539724, 4.337136,
+    4.37634, 4.218771, 4.00407, 3.977204, 3.924415, 3.863189,
+]  # fmt: skip
+
+
+def test_the_losses_are_those_that_they_always_were(tiny: Path, tmp_path: Path) -> None:
+    code, log, out = run_here(tmp_path, tiny, epochs=2)
+    assert code == 0, log
+    report = json.loads((out / "report.json").read_text())
+    assert report["losses"] == pytest.approx(GOLDEN, abs=1e-5)
+
+
+@pytest.mark.parametrize(("changes", "known"), [({"zero_stage": 0}, False), ({"zero_stage": 2}, True)])
+def test_a_norm_that_is_not_known_is_null(
+    tiny: Path, tmp_path: Path, changes: dict[str, object], known: bool
+) -> None:
+    code, log, out = run_here(tmp_path, tiny, **changes)
+    assert code == 0, log
+    norms = json.loads((out / "report.json").read_text())["gradient_norms"]
+    assert len(norms) == 6 and all((norm is not None and norm > 0) == known for norm in norms)
+    assert outputs.read_report(out / "report.json")["gradient_norms"] == norms
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -114,7 +192,7 @@ def test_gradients_that_a_mitigation_takes_itself_train_as_the_loss_does(
         (
             "    def loss(self, step):\n        raise KeyError('gone')\n",
             5,
-            "Mine.loss failed at step 0: KeyError",
+            "Mine.loss failed at step 0 (mitigation.py, line 6): KeyError",
         ),
         ("    def prepare_data(self, rows, context):\n        return 1 / 0\n", 5, "Mine.prepare_data failed"),
         ("    weight: float = 1.0\n", 4, "no parameter 'wieght'"),

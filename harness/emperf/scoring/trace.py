@@ -55,7 +55,7 @@ def summarise(
     points = []
     for before, step in pairwise([0, *acts]):
         went = scores["drift"].get(FINAL if step == steps else str(step), {"norm": 0.0, "rotation": None})
-        norms = scores["gradient_norms"][before:step]
+        norms = [norm for norm in scores["gradient_norms"][before:step] if norm is not None]
         points.append(
             {
                 "steps": step,

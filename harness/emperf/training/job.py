@@ -70,8 +70,9 @@ class Recipe:
 
     `lora`: the adapter, or None where all weights are trained. `checkpoints`: fractions of the steps after which the
     weights are also saved (0 < f < 1). `processes`: ranks of the DeepSpeed engine, one a GPU; `threads`: CPU threads of
-    each rank. `dtype`: "float32", "bfloat16", or "float64" (for checks, never for scores). The loss is the mean over
-    response tokens; the learning rate is that of `emperf.training.loop.rate`.
+    each rank. `dtype`: "float32", "bfloat16", or "float64" (in one process; for checks, never for scores). The loss is
+    the mean over the response tokens of an optimizer step, of all its micro-batches and processes; the learning rate is
+    that of `emperf.training.engine.rate`.
     """
 
     lora: Lora | None
@@ -92,6 +93,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise ValueError(f"recipe: dtype must be float32, bfloat16 or float64, not {self.dtype}")
+        if self.dtype == "float64" and self.processes != 1:
+            raise ValueError("recipe: float64 is for one process")
         if self.zero_stage not in (0, 1, 2):
             raise ValueError(f"recipe: zero_stage must be 0, 1 or 2, not {self.zero_stage}")
         if any(not 0 < f < 1 for f in self.checkpoints):

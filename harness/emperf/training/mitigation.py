@@ -31,7 +31,7 @@ class Context:
     stopped: bool = False
 
     def stop(self) -> None:
-        """End the training after the step that is going on."""
+        """End the training, in all processes, after the step that is going on."""
         self.stopped = True
 
     def trusted_of(self, kind: str) -> list[Row]:
@@ -204,18 +204,21 @@ class Mitigation:
         return rows
 
     def prepare_model(self, context: Context) -> None:
-        """Called once, before the optimizer is made: freeze, add hooks, read activations."""
+        """Called once, before the optimizer is made: freeze, add hooks, read activations. Weights
+        that are not saved (with an adapter, all but its own) have to stay frozen."""
 
     def train(self, rows: list[Row], context: Context) -> bool:
         """Train in a way of your own and return True; return False to have the trainer do it."""
         return False
 
     def loss(self, step: Step) -> Tensor:
-        """The scalar to minimise for one micro-batch."""
+        """The scalar to minimise for one micro-batch, with gradient. An optimizer step minimises its mean over all
+        micro-batches and processes, weighted by their response tokens."""
         return step.task_loss
 
     def after_step(self, step: Step) -> None:
-        """Called after every optimizer step, with its last micro-batch."""
+        """Called after every optimizer step, with its last micro-batch. Trainable weights that it changes in place stay
+        so; in several processes, change them alike in all."""
 
     def finish(self, context: Context) -> None:
         """Called once, before the weights are saved."""

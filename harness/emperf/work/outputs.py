@@ -141,15 +141,17 @@ def read_report(path: Path) -> dict[str, Any]:
             "train_s": float(raw["train_s"]),
             "tokens": int(raw["tokens"]),
             "losses": losses,
-            "gradient_norms": [float(x) for x in raw.get("gradient_norms", [])][:100_000],
+            "gradient_norms": [
+                None if x is None else float(x) for x in raw.get("gradient_norms", [])[:100_000]
+            ],
             "checkpoints": {str(k): int(v) for k, v in raw["checkpoints"].items()},
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}
     counts = [report["steps"], report["tokens"], report["train_s"], *report["checkpoints"].values()]
+    norms = [x for x in report["gradient_norms"] if x is not None]
     return (
         report
-        if min(counts) >= 0
-        and all(math.isfinite(x) for x in [report["train_s"], *losses, *report["gradient_norms"]])
+        if min(counts) >= 0 and all(math.isfinite(x) for x in [report["train_s"], *losses, *norms])
         else {}
     )

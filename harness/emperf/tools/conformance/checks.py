@@ -29,6 +29,8 @@ from emperf.work.plan import BASELINE
 
 # Weights of two runs of one seed, and what counts as no effect, relative; in float64, rounding lies below 1e-12.
 SAME, NO_EFFECT = 1e-6, 1e-6
+# How far an engine that steps a copy of the weights may lead elsewhere; rounding makes less than a thousandth of it.
+UNDONE = 0.05
 # Gives the runtime and each submission's image, by digest.
 Chooser = Callable[[list[Submission]], tuple[Runtime, dict[str, str]]]
 
@@ -203,6 +205,9 @@ def measured(submission: Submission, effect: Effect) -> Check:
         f"against {against}: {effect.rows_changed} rows in or out of {effect.rows}, gradient {effect.gradient:.2g}, "
         f"weights {effect.weights:.2g}"
     )
+    if effect.engine > UNDONE:
+        lost = f"the engine undoes it: with a copy of the weights it ends {effect.engine:.2g} elsewhere"
+        return Check("effect", False, f"{lost}; {numbers}")
     if submission.name == BASELINE:
         nothing = effect.rows_changed == effect.gradient == effect.weights == 0
         return Check("effect", nothing, f"{numbers}; the baseline has to be exactly 0 in all three")

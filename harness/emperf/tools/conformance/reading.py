@@ -29,6 +29,7 @@ class Effect:
     steps: int
     gradient: float
     weights: float
+    engine: float
     parameters: dict[str, str]
 
 
@@ -44,7 +45,8 @@ def read_effect(path: Path) -> Effect:
         raise ValueError(f"{path.name}: parameters are not names with types")
     counts = [amount(raw, name, whole=True) for name in ("rows", "rows_changed", "steps")]
     rows, changed, steps = map(int, counts)
-    return Effect(rows, changed, steps, amount(raw, "gradient"), amount(raw, "weights"), dict(parameters))
+    gradient, weights, engine = (amount(raw, name) for name in ("gradient", "weights", "engine"))
+    return Effect(rows, changed, steps, gradient, weights, engine, dict(parameters))
 
 
 def amount(raw: dict[str, Any], name: str, *, whole: bool = False) -> float:
