@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from emperf.evaluation.margins import Item, read_items
 from tests.conftest import make_tokenizer
 
 from emperf.catalog import trial
 from emperf.catalog.convert import convert
 from emperf.core.errors import UserError
 from emperf.evaluation.language_model import LanguageModel
+from emperf.evaluation.protocols.paired import Item, read_items
 from emperf.training.data import Row, encode
 from emperf.training.job import Lora, Recipe
 from emperf.training.mitigation import Context
