@@ -163,7 +163,7 @@ def test_a_model_of_the_hub_is_added_at_the_commit_that_is_there_today(tmp_path:
         code, out, err = emperf(tmp_path, endpoint, "add", "model", NAME, "--into", "own")
         assert code == 0, err
         card = tmp_path / "own/models/tiny-model-v1.yaml"
-        assert "own/models/tiny-model-v1.yaml" in out and "EMPERF_BENCHMARK=own" in out
+        assert "own/models/tiny-model-v1.yaml" in out and "add division --model tiny-model-v1" in out
         model = read(card)
         assert model.sources == (Source("hub", NAME, COMMIT),)
         assert model.licence == "apache-2.0"

@@ -245,7 +245,7 @@ def test_the_table_holds_what_is_whole_for_all(compare: Callable[..., Any], tmp_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "emperf.experiments.comparison.Engine.run",
-            lambda self, cells: Results(self.store, cells, Index.of(self.division, cells, "cpu")),
+            lambda self, cells, about=None: Results(self.store, cells, Index.of(self.division, cells, "cpu")),
         )
         whole, _ = compare("kl")
     assert (
