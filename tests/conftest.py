@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from emperf.core import paths
 from emperf.tools.conformance.tiny import FAMILIES, make_model, make_tokenizer, save_tiny
 
 __all__ = ["make_model", "make_tokenizer", "save_tiny"]
+
+
+@pytest.fixture(autouse=True)
+def no_cards_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that adds a benchmark folder adds it for the process, which is that of all tests."""
+    monkeypatch.setenv(paths.CARDS, "")
 
 
 @pytest.fixture(scope="session")

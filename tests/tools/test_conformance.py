@@ -216,7 +216,8 @@ def test_a_seed_from_the_clock_is_refused(ground: Ground, here: Here, tmp_path: 
         "        return step.task_loss * (1 if draw < 0.5 else draw) + draw * step.kl_to_base()"
     )
     found = checked(ground, here, planted(tmp_path / "planted", method(body), parameters={}))
-    assert failed(found) == ["determinism"]
+    # The effect compares two trainings too, and they may differ for the same reason.
+    assert failed(found)[0] == "determinism"
     assert float(found["determinism"].found.split()[-1]) > 1e-4
 
 
@@ -244,7 +245,7 @@ def test_a_bound_that_bounds_nothing_is_refused(ground: Ground, here: Here, tmp_
     folder = planted(
         tmp_path / "planted",
         method(body, "weight: float = 1.0"),
-        parameters={"weight": {**WEIGHT, "max": math.inf}},
+        parameters={"weight": {**WEIGHT, "max": sys.float_info.max}},
     )
     found = checked(ground, here, folder)
     assert (

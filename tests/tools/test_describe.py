@@ -73,7 +73,7 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
 def test_names_that_two_kinds_share_are_both_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"poisons": lambda name: {"kind": "poison"}, "tasks": lambda name: {"kind": "task"}}
     monkeypatch.setattr(describe, "OF_KIND", both)
-    monkeypatch.setattr("emperf.catalog.names", lambda kind: ["same"])
+    monkeypatch.setattr("emperf.catalog.listed", lambda kind: ["same"])
     assert [record["kind"] for record in describe.described("same")] == ["poison", "task"]
 
 

@@ -66,4 +66,4 @@ def test_json_says_what_can_run_and_what_is_missing(monkeypatch: pytest.MonkeyPa
     assert record["checks"] == [{"name": "Docker engine", "ok": False, "found": "none", "fix": "start it"}]
     docker, process, *divisions = record["can_run"]
     assert not docker["runs"] and docker["why_not"] == "missing: Docker engine, submission image"
-    assert process["runs"] and {one["name"] for one in divisions} == set(catalog.names("divisions"))
+    assert process["runs"] and {one["name"] for one in divisions} == set(catalog.listed("divisions"))
