@@ -11,7 +11,7 @@ SUBMISSION ?= kl
 DIVISION ?= smoke
 ARGS ?=
 
-.PHONY: run compare validity setup test lint bench engine clean
+.PHONY: run compare validity setup test lint bench pages engine clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -47,6 +47,10 @@ test: $(READY) lint
 
 validity: $(READY)
 	@$(BIN)/python -m emperf.tools.validity simulate $(ARGS)
+
+# Tables of README and docs, from the records in docs/records.
+pages: $(READY)
+	@$(BIN)/python -m emperf.tools.pages
 
 bench: setup
 	@$(BIN)/python -m emperf.tools.bench

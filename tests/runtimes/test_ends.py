@@ -92,12 +92,14 @@ def test_a_job_ends_soon_after_its_harness_was_killed(bench: Bench) -> None:
     indirect=["bench"],
 )
 def test_a_polite_signal_ends_like_ctrl_c(bench: Bench, how: signal.Signals) -> None:
-    # A shell that runs the tests in the background leaves the interrupt ignored, and children inherit that.
+    # A shell that runs the tests in the background leaves signals ignored, and children inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         harness = started(_COMMAND, bench, "asked")
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGHUP, hang_up)
     harness.send_signal(how)
     _, err = harness.communicate(timeout=60)
     assert harness.returncode == 128 + how
