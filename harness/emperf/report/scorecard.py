@@ -70,9 +70,9 @@ def print_scorecard(result: Json, console: Console, run_folder: Path) -> None:
 
 
 def print_short(result: Json, console: Console) -> None:
-    """The first poison less its twin, tasks, cost, and the result in words: a part of the scorecard, for a page."""
+    """The first poison less its twin, tasks, and the result in words: a part of the scorecard, for a page."""
     blocks: list[RenderableType] = [_beyond(result["poisons"][0], result)]
-    blocks += [_tasks(result), _costs(result), _verdict(result)]
+    blocks += [_tasks(result), _verdict(result)]
     with at_most(console, WIDTH):
         for number, block in enumerate(blocks):
             if number:
