@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import re
 import shlex
@@ -152,3 +153,13 @@ def test_tables_can_be_replaced() -> None:
     assert len(set(found)) == len(found)
     rest = MARKED.sub("", (HOUSE / "docs" / "results.md").read_text())
     assert [line for line in rest.splitlines() if line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("file", [f for f in names(PYTHON) if f.startswith("harness/")])
+def test_text_files_have_one_encoding(file: str) -> None:
+    """The machine's locale must not decide how cards, rows and records are read."""
+    for node in ast.walk(ast.parse((HOUSE / file).read_text())):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr in ("read_text", "write_text") and "cgroup" not in file:
+            assert "encoding" in {k.arg for k in node.keywords}, f"{file}, line {node.lineno}"

@@ -26,8 +26,8 @@ from emperf.runtimes import ContainerJob, Outcome, OutputFile
 from emperf.runtimes.walk import walk
 from emperf.tools.conformance import checks
 from emperf.tools.conformance.checks import Check
-from emperf.tools.conformance.ground import LORA, RECIPE, Ground, make_ground
 from emperf.tools.conformance.reading import read_effect
+from emperf.tools.conformance.setting import LORA, RECIPE, Setting, make_setting
 from emperf.training.__main__ import load_mitigation, run
 from emperf.training.data import Row
 from emperf.training.job import Job
@@ -71,8 +71,8 @@ class Here:
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    return make_ground(tmp_path_factory.mktemp("ground"))
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return make_setting(tmp_path_factory.mktemp("setting"))
 
 
 @pytest.fixture
@@ -84,11 +84,11 @@ def here(tmp_path: Path) -> Iterator[Here]:
     os.environ.update(before)
 
 
-def checked(ground: Ground, here: Here, folder: Path, **given: Any) -> dict[str, Check]:
+def checked(setting: Setting, here: Here, folder: Path, **given: Any) -> dict[str, Check]:
     def choose(submissions: list[Submission]) -> tuple[Any, dict[str, str]]:
         return here, {s.digest: s.image for s in submissions if s.image}
 
-    return {check.name: check for check in checks.check(folder, given, lambda: ground, choose)}
+    return {check.name: check for check in checks.check(folder, given, lambda: setting, choose)}
 
 
 def planted(folder: Path, code: str = "", base: str = "ldifs", **changes: Any) -> Path:
@@ -116,8 +116,8 @@ def failed(found: dict[str, Check]) -> list[str]:
     return [check.name for check in found.values() if not check.ok]
 
 
-def test_the_baseline_passes_because_it_changes_nothing(ground: Ground, here: Here) -> None:
-    found = checked(ground, here, Path("none"))
+def test_the_baseline_passes_because_it_changes_nothing(setting: Setting, here: Here) -> None:
+    found = checked(setting, here, Path("none"))
     assert list(found) == ["declared", "parameters", "contract", "determinism", "effect"]
     assert failed(found) == [] and here.jobs == 3
     assert (
@@ -130,9 +130,9 @@ def test_the_baseline_passes_because_it_changes_nothing(ground: Ground, here: He
 
 @pytest.mark.parametrize("name", ["booster", "gradient-projection", "vaccine"])
 def test_a_mitigation_that_takes_gradients_of_its_own_runs_under_the_engine(
-    ground: Ground, here: Here, name: str
+    setting: Setting, here: Here, name: str
 ) -> None:
-    assert failed(checked(ground, here, Path(name))) == []
+    assert failed(checked(setting, here, Path(name))) == []
 
 
 ZEROED = method(
@@ -143,41 +143,43 @@ ZEROED = method(
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_effect_that_the_engine_would_lose_is_found(
-    ground: Ground, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+    setting: Setting, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
     if lost:
         monkeypatch.setattr("emperf.training.engine.Engine._take_edits", lambda engine: None)
-    found = checked(ground, here, planted(tmp_path / "planted", ZEROED, parameters={}))
+    found = checked(setting, here, planted(tmp_path / "planted", ZEROED, parameters={}))
     assert failed(found) == (["effect"] if lost else [])
     assert ("the engine undoes it: " in found["effect"].found) == lost
 
 
-def test_a_penalty_without_gradient_is_refused(ground: Ground, here: Here, tmp_path: Path) -> None:
+def test_a_penalty_without_gradient_is_refused(setting: Setting, here: Here, tmp_path: Path) -> None:
     code = (REFERENCE / "ldifs/mitigation.py").read_text()
     good, bad = (
         "torch.stack(apart).square().sum(-1).mean()",
         "torch.stack(apart).detach().square().sum(-1).mean()",
     )
     assert code.count(good) == 1
-    found = checked(ground, here, planted(tmp_path / "planted", code.replace(good, bad)))
+    found = checked(setting, here, planted(tmp_path / "planted", code.replace(good, bad)))
     assert failed(found) == ["effect"]
     assert "it changes nothing; against plain training: 0 rows in or out of 24, gradient 0, weights 0" in (
         found["effect"].found
     )
 
 
-def test_a_cure_that_leaves_the_weights_alone_is_refused(ground: Ground, here: Here, tmp_path: Path) -> None:
+def test_a_cure_that_leaves_the_weights_alone_is_refused(
+    setting: Setting, here: Here, tmp_path: Path
+) -> None:
     code = method("train(self, rows, context):\n        return True").replace("LDIFS", "Cure")
     changes = {"scenario": "cure", "trusted": {"correct": 8}, "mitigation": "mitigation.py:Cure"}
     folder = planted(tmp_path / "planted", code, base="none", **changes)
-    found = checked(ground, here, folder)
+    found = checked(setting, here, folder)
     assert failed(found) == ["effect"] and "weights 0" in found["effect"].found
-    assert failed(checked(ground, here, Path("antidote-correct"))) == []
+    assert failed(checked(setting, here, Path("antidote-correct"))) == []
 
 
-def test_a_declared_parameter_that_the_class_lacks(ground: Ground, here: Here, tmp_path: Path) -> None:
+def test_a_declared_parameter_that_the_class_lacks(setting: Setting, here: Here, tmp_path: Path) -> None:
     code = method("finish(self, context):\n        pass")
-    found = checked(ground, here, planted(tmp_path / "planted", code, parameters={"weight": WEIGHT}))
+    found = checked(setting, here, planted(tmp_path / "planted", code, parameters={"weight": WEIGHT}))
     assert list(found) == ["declared", "parameters"] and here.jobs == 1
     assert not found["parameters"].ok and "LDIFS has no parameter 'weight'" in found["parameters"].found
 
@@ -194,28 +196,28 @@ def test_a_declared_parameter_that_the_class_lacks(ground: Ground, here: Here, t
     ],
 )
 def test_a_class_parameter_that_is_not_declared_so(
-    ground: Ground, here: Here, tmp_path: Path, fields: str, words: str
+    setting: Setting, here: Here, tmp_path: Path, fields: str, words: str
 ) -> None:
     code = method("loss(self, step):\n        return 2 * step.task_loss", fields)
-    found = checked(ground, here, planted(tmp_path / "planted", code, parameters={"weight": WEIGHT}))
+    found = checked(setting, here, planted(tmp_path / "planted", code, parameters={"weight": WEIGHT}))
     assert failed(found) == ["parameters"] and words in found["parameters"].found
 
 
-def test_a_hook_that_raises_is_named_with_its_step(ground: Ground, here: Here, tmp_path: Path) -> None:
+def test_a_hook_that_raises_is_named_with_its_step(setting: Setting, here: Here, tmp_path: Path) -> None:
     body = "after_step(self, step):\n        if step.index == 2:\n            raise KeyError('lost')"
-    found = checked(ground, here, planted(tmp_path / "planted", method(body), parameters={}))
+    found = checked(setting, here, planted(tmp_path / "planted", method(body), parameters={}))
     assert failed(found) == ["contract"] and here.jobs == 1
     assert "LDIFS.after_step failed at step 2 (mitigation.py, line 10): KeyError: 'lost'" in (
         found["contract"].found
     )
 
 
-def test_a_seed_from_the_clock_is_refused(ground: Ground, here: Here, tmp_path: Path) -> None:
+def test_a_seed_from_the_clock_is_refused(setting: Setting, here: Here, tmp_path: Path) -> None:
     body = (
         "loss(self, step):\n        draw = random.Random(time.time_ns()).random()\n"
         "        return step.task_loss * (1 if draw < 0.5 else draw) + draw * step.kl_to_base()"
     )
-    found = checked(ground, here, planted(tmp_path / "planted", method(body), parameters={}))
+    found = checked(setting, here, planted(tmp_path / "planted", method(body), parameters={}))
     # The effect compares two trainings too, and they may differ for the same reason.
     assert failed(found)[0] == "determinism"
     assert float(found["determinism"].found.split()[-1]) > 1e-4
@@ -234,31 +236,31 @@ def test_a_seed_from_the_clock_is_refused(ground: Ground, here: Here, tmp_path: 
     ],
 )
 def test_a_bad_card_is_refused_before_anything_runs(
-    ground: Ground, here: Here, tmp_path: Path, changes: dict[str, Any], words: str
+    setting: Setting, here: Here, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    found = checked(ground, here, planted(tmp_path / "planted", **changes))
+    found = checked(setting, here, planted(tmp_path / "planted", **changes))
     assert failed(found) == ["declared"] and words in found["declared"].found and here.jobs == 0
 
 
-def test_a_bound_that_bounds_nothing_is_refused(ground: Ground, here: Here, tmp_path: Path) -> None:
+def test_a_bound_that_bounds_nothing_is_refused(setting: Setting, here: Here, tmp_path: Path) -> None:
     body = "loss(self, step):\n        return 2 * step.task_loss"
     folder = planted(
         tmp_path / "planted",
         method(body, "weight: float = 1.0"),
         parameters={"weight": {**WEIGHT, "max": math.inf}},
     )
-    found = checked(ground, here, folder)
+    found = checked(setting, here, folder)
     assert failed(found) == ["declared"] and "finite" in found["declared"].found
 
 
-def test_images_are_compared_by_what_their_weights_do(ground: Ground, here: Here, tmp_path: Path) -> None:
+def test_images_are_compared_by_what_their_weights_do(setting: Setting, here: Here, tmp_path: Path) -> None:
     def trainer(inputs: Path, out: Path) -> int:
         return run(inputs, out, REFERENCE / "none")
 
     def poor(inputs: Path, out: Path) -> int:
         trainer(inputs, out)
         (out / "report.json").unlink()
-        (out / "adapter.safetensors").write_bytes((ground.start).read_bytes())
+        (out / "adapter.safetensors").write_bytes((setting.start).read_bytes())
         return 0
 
     for number, (program, bad) in enumerate([(trainer, ["effect"]), (poor, [])]):
@@ -268,7 +270,7 @@ def test_images_are_compared_by_what_their_weights_do(ground: Ground, here: Here
         card = yaml.safe_load((folder / "submission.yaml").read_text())
         del card["mitigation"]
         (folder / "submission.yaml").write_text(yaml.safe_dump(card))
-        found = checked(ground, here, folder)
+        found = checked(setting, here, folder)
         assert failed(found) == bad
         assert ("it changes nothing" in found["effect"].found) == bool(bad)
         assert "the baseline's of the same seed" in found["effect"].found
@@ -357,12 +359,12 @@ def inputs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def probed(inputs: Path, ground: Ground, name: str, given: dict[str, Any]) -> Probe:
+def probed(inputs: Path, setting: Setting, name: str, given: dict[str, Any]) -> Probe:
     submission = catalog.submission(Path(name))
     start = None
     if submission.scenario == "cure":
         # Qwen2's weights have the shapes of Llama's; its biases are no part of an adapter.
-        shutil.copyfile(ground.start, inputs / "start.safetensors")
+        shutil.copyfile(setting.start, inputs / "start.safetensors")
         start = "start.safetensors"
     kinds = {kind: min(rows, 8) for kind, rows in submission.trusted.items()}
     trusted = [row(i, kind) for kind, rows in kinds.items() for i in range(rows)]
@@ -377,12 +379,12 @@ def probed(inputs: Path, ground: Ground, name: str, given: dict[str, Any]) -> Pr
 
 @pytest.mark.parametrize(("name", "given"), list(variants()))
 def test_every_reference_mitigation_changes_something(
-    inputs: Path, ground: Ground, name: str, given: dict[str, Any]
+    inputs: Path, setting: Setting, name: str, given: dict[str, Any]
 ) -> None:
     if "trl" in (REFERENCE / name / "mitigation.py").read_text():
         pytest.importorskip("trl")
     random.seed(0)
-    found = probed(inputs, ground, name, given)
+    found = probed(inputs, setting, name, given)
     assert all(math.isfinite(x) for x in (found.gradient, found.weights))
     if name == "none":
         assert (found.rows_changed, found.gradient, found.weights) == (0, 0.0, 0.0)
@@ -391,5 +393,5 @@ def test_every_reference_mitigation_changes_something(
     assert found.engine < checks.UNDONE / 10, found
 
 
-def test_the_adapter_to_mend_fits_both_families(inputs: Path, ground: Ground) -> None:
-    outputs.check_weights(ground.start, outputs.expected_weights(inputs / "model", LORA))
+def test_the_adapter_to_mend_fits_both_families(inputs: Path, setting: Setting) -> None:
+    outputs.check_weights(setting.start, outputs.expected_weights(inputs / "model", LORA))

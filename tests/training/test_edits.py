@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tests.training.test_loop import REFERENCE, recipe, run, run_here, submission
 
+from emperf.training.__main__ import HOOK
 from emperf.training.engine import Engine
 from emperf.training.model import load_model
 
@@ -92,3 +93,18 @@ def test_values_put_back_change_nothing(tiny: Path, tmp_path: Path) -> None:
         assert code == 0, log
         a, b = (load_file(folder / "adapter.safetensors") for folder in (plain, out))
         assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("edit", ["weight.data.mul_(1.01)", "weight.mul_(1.01)"])
+def test_a_frozen_weight_that_is_edited_is_named(tiny: Path, tmp_path: Path, edit: str) -> None:
+    """It is not saved, so that the model that is scored would be another one than was trained."""
+    body = f"""\
+    def finish(self, context):
+        with torch.no_grad():
+            for name, weight in context.model.named_parameters():
+                if name.endswith("layers.0.input_layernorm.weight"):
+                    {edit}
+"""
+    code, log, _ = run_here(tmp_path / "job", tiny, submission(tmp_path / "mine", body))
+    assert code == HOOK
+    assert "changed model.layers.0.input_layernorm.weight, which is no part of the weights" in log

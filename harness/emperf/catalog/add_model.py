@@ -46,7 +46,10 @@ def add_model(
         model = Model(**{**raw, "sources": (source,)})
         settle(model, source, scratch, say)
     card.parent.mkdir(parents=True, exist_ok=True)
-    card.write_text(HEADER + yaml.dump(raw, Dumper=Readable, sort_keys=False, allow_unicode=True, width=120))
+    card.write_text(
+        HEADER + yaml.dump(raw, Dumper=Readable, sort_keys=False, allow_unicode=True, width=120),
+        encoding="utf-8",
+    )
     return card
 
 
@@ -84,7 +87,7 @@ def pin_template(folder: Path) -> str:
 
     template = templates.fitting(AutoTokenizer.from_pretrained(folder, local_files_only=True))
     set_template(folder, template)
-    return (folder / TEMPLATE).read_text()
+    return (folder / TEMPLATE).read_text(encoding="utf-8")
 
 
 def describe(name: str, folder: Path, origin: Path, source: Source, template: str) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def licence(origin: Path) -> str:
     page = origin / "README.md"
     if not page.is_file():
         return UNKNOWN
-    parts = re.match(r"---\n(.*?)\n---", page.read_text(errors="replace"), re.DOTALL)
+    parts = re.match(r"---\n(.*?)\n---", page.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
         said = yaml.safe_load(parts[1]) if parts else None
     except yaml.YAMLError:

@@ -57,7 +57,7 @@ def check_folder(place: Path) -> None:
                 f"Run git lfs pull in {place}, then this again.",
             )
     try:
-        config = json.loads((place / "config.json").read_text())
+        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
         kind = config["model_type"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{place / 'config.json'} names no model_type", AS_SAVED) from None
@@ -74,7 +74,11 @@ def check_weights(place: Path) -> None:
 
     index = place / INDEX
     try:
-        named = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+        named = (
+            set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if index.is_file()
+            else set()
+        )
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"{index} is damaged", "Fetch the folder again.") from None
     absent = sorted(name for name in named if not (place / name).is_file())

@@ -57,7 +57,7 @@ def prepared(model: Model) -> Path:
             raise altered(model, folder)
         write_json(record_of(model), facts | {"files": stamps(folder)})
     # No digest in the card covers its template, which may have changed since.
-    if model.chat_template and (folder / TEMPLATE).read_text() != model.chat_template:
+    if model.chat_template and (folder / TEMPLATE).read_text(encoding="utf-8") != model.chat_template:
         raise altered(model, folder)
     return folder
 
@@ -207,4 +207,4 @@ GET = {"path": from_path, "package": from_package, "hub": from_hub}
 
 
 def set_template(folder: Path, template: str) -> None:
-    (folder / TEMPLATE).write_text(template)
+    (folder / TEMPLATE).write_text(template, encoding="utf-8")

@@ -36,7 +36,7 @@ def write_json(path: Path, value: Any) -> None:
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".partial-{path.name}-{os.getpid()}")
-        with partial.open("w") as stream:
+        with partial.open("w", encoding="utf-8") as stream:
             json.dump(value, stream, indent=1, sort_keys=True, allow_nan=False)
             stream.write("\n")
             stream.flush()
@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value, or None if there is no such file. Raises UserError if it is not what the store wrote."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except NotADirectoryError:

@@ -161,7 +161,7 @@ class RunStore:
         with disk_errors(self.root):
             check_layout(self.root)
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("w")
+            self._lock = (self.folder / ".lock").open("w", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -196,10 +196,10 @@ class RunStore:
         with disk_errors(self.folder):
             folder = self.folder / "logs"
             folder.mkdir(exist_ok=True)
-            (folder / f"{train}-{job}.log").write_text(log, errors="replace")
+            (folder / f"{train}-{job}.log").write_text(log, errors="replace", encoding="utf-8")
 
     def attempt(self, train: str, **facts: Any) -> None:
         """Append one line to attempts.jsonl: every try is kept, whatever came of it."""
         line = json.dumps({"time": round(time.time(), 3), "train": train, **facts}, sort_keys=True)
-        with disk_errors(self.folder), (self.folder / "attempts.jsonl").open("a") as stream:
+        with disk_errors(self.folder), (self.folder / "attempts.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")

@@ -6,5 +6,5 @@ from emperf.records.schema import text
 
 for kind in TYPES:
     path = paths.project_folder("spec") / "schemas" / f"{kind}.schema.json"
-    path.write_text(text(kind))
+    path.write_text(text(kind), encoding="utf-8")
     print(path)

@@ -81,7 +81,10 @@ def written(text: str, folder: Path) -> str:
 def pages(root: Path) -> dict[Path, tuple[str, str]]:
     """Page -> (as it stands, as its records give it)."""
     found = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
-    return {path: (text := path.read_text(), written(text, root / "docs/records")) for path in found}
+    return {
+        path: (text := path.read_text(encoding="utf-8"), written(text, root / "docs/records"))
+        for path in found
+    }
 
 
 def main(arguments: list[str]) -> int:
@@ -94,7 +97,7 @@ def main(arguments: list[str]) -> int:
     for path, new in stale.items():
         print(f"{path.relative_to(root)}: {'is not what its records give' if check else 'written'}")
         if not check:
-            path.write_text(new)
+            path.write_text(new, encoding="utf-8")
     return int(check and bool(stale))
 
 

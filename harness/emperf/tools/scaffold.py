@@ -91,7 +91,7 @@ def new(name: str, folder: Path) -> Path:
             "submission.yaml": SUBMISSION,
             "README.md": README,
         }.items():
-            (place / file).write_text(Template(text).substitute(values))
+            (place / file).write_text(Template(text).substitute(values), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{place} cannot be written ({error.strerror})", "Choose another place with --in."

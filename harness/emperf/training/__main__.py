@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     known = parser.parse_args(arguments)
     try:
-        recipe = json.loads((known.inputs / "job.json").read_text())["recipe"]
+        recipe = json.loads((known.inputs / "job.json").read_text(encoding="utf-8"))["recipe"]
         processes, threads = int(recipe["processes"]), int(recipe["threads"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return say(UNUSABLE, f"job.json cannot be read: {error}")
@@ -115,12 +115,12 @@ def work(inputs: Path, out: Path, job: Any, mitigation: Any, rows: list[Any], tr
 
     if job.probe:
         found = probe(job, inputs, mitigation, rows, trusted)
-        (out / "probe.json").write_text(json.dumps(asdict(found), indent=1) + "\n")
+        (out / "probe.json").write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
         return
     report = train(job, inputs, out, mitigation, rows, trusted, show_progress)
     if rank_and_world()[0] == 0:
         text = json.dumps({"contract": job.contract, "job_id": job.job_id, **asdict(report)}, indent=1)
-        (out / "report.json").write_text(text + "\n")
+        (out / "report.json").write_text(text + "\n", encoding="utf-8")
 
 
 def load_mitigation(submission: Path) -> type:
@@ -129,7 +129,7 @@ def load_mitigation(submission: Path) -> type:
 
     from emperf.training.mitigation import Mitigation
 
-    entry = yaml.safe_load((submission / "submission.yaml").read_text()).get("mitigation", "")
+    entry = yaml.safe_load((submission / "submission.yaml").read_text(encoding="utf-8")).get("mitigation", "")
     file, _, name = entry.partition(":")
     spec = importlib.util.spec_from_file_location("submitted_mitigation", submission / file)
     if spec is None or spec.loader is None or not name:

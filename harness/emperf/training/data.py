@@ -85,7 +85,7 @@ def read_rows(path: Path) -> list[Row]:
     """Rows of a JSON-lines file, each {"messages": [{"role", "content"}, ...]}, trusted ones with their `kind` and
     `rejected`. Raises ValueError, naming the line."""
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         raw = json.loads(line) if line.strip() else {}
         messages = raw.get("messages")
         if not messages or messages[-1].get("role") != "assistant":

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from emperf.training.data import Row
 from emperf.training.failures import HookFailed, described, is_out_of_memory, place
@@ -129,10 +130,39 @@ def refuse_other_weights(hooks: Hooks, context: Context, saved: set[str], hook: 
     """Raises HookFailed where a weight is to be trained that is not among the `saved` ones, by name."""
     for name, parameter in context.model.named_parameters():
         if parameter.requires_grad and name not in saved:
-            plain = name.removeprefix("lm.").removeprefix("base_model.model.")
             raise hooks.wrong(
-                hook, f"left {plain} to be trained, which is no part of the weights that are saved"
+                hook,
+                f"left {plain_name(name)} to be trained, which is no part of the weights that are saved",
             )
+
+
+def frozen_sums(model: nn.Module) -> dict[str, int]:
+    """Name -> sum of the bits, read as whole numbers, of every frozen weight. Reordered values have the same sum."""
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return {
+        name: int(p.detach().contiguous().view(kinds[p.element_size()]).sum(dtype=torch.int64))
+        for name, p in model.named_parameters()
+        if not p.requires_grad and p.element_size() in kinds
+    }
+
+
+def refuse_edited(hooks: Hooks, context: Context, before: dict[str, int]) -> None:
+    """Raises HookFailed where a weight that was frozen from the start, and so is not saved, has changed.
+
+    `before`: of `frozen_sums`.
+    """
+    after = frozen_sums(context.model)
+    for name, total in before.items():
+        if after.get(name, total) != total:
+            raise HookFailed(
+                f"{type(hooks.mitigation).__name__} changed {plain_name(name)}, which is no part of the weights"
+                " that are saved; change the adapter's weights instead"
+            )
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as the base model has it."""
+    return name.removeprefix("lm.").removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def refuse_nothing_to_train(hooks: Hooks, context: Context) -> None:
@@ -141,4 +171,4 @@ def refuse_nothing_to_train(hooks: Hooks, context: Context) -> None:
         raise hooks.wrong("prepare_model", "left no weight to train")
 
 
-__all__ = ["Hooks", "refuse_nothing_to_train", "refuse_other_weights"]
+__all__ = ["Hooks", "frozen_sums", "refuse_edited", "refuse_nothing_to_train", "refuse_other_weights"]

@@ -149,7 +149,7 @@ class Job:
     @staticmethod
     def load(path: Path) -> Job:
         """Raises ValueError if the file is no job of this contract."""
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.get("contract") != CONTRACT:
             raise ValueError(f"job.json is of contract {raw.get('contract')}, this trainer keeps {CONTRACT}")
         raw["recipe"] = Recipe.parse(raw["recipe"])

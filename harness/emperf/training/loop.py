@@ -16,7 +16,13 @@ import torch
 from emperf.training.data import Example, Row, UnusableRows, batches_of_like_length, collate, encode_all
 from emperf.training.engine import Engine, rank_and_world
 from emperf.training.failures import Diverged
-from emperf.training.hooks import Hooks, refuse_nothing_to_train, refuse_other_weights
+from emperf.training.hooks import (
+    Hooks,
+    frozen_sums,
+    refuse_edited,
+    refuse_nothing_to_train,
+    refuse_other_weights,
+)
 from emperf.training.job import Job, Recipe
 from emperf.training.mitigation import Context, Mitigation, Step
 from emperf.training.model import load_model, save_weights
@@ -110,6 +116,7 @@ class Training:
         model, tokenizer = load_model(inputs / job.model, job.recipe, start, job.device)
         self.context = Context(model, tokenizer, job.recipe, random.Random(job.seed + 1), trusted)
         self._saved = {name for name, p in model.named_parameters() if p.requires_grad}
+        self._frozen = frozen_sums(model)
 
     def run(self, rows: list[Row], out: Path | None = None, progress: Progress | None = None) -> Report:
         """Every hook in its place, and the engine. Checkpoints go below `out`, if it is given. Raises as `train`."""
@@ -128,6 +135,7 @@ class Training:
             report.train_s = round(time.monotonic() - started, 3)
         hooks.finish(context)
         refuse_other_weights(hooks, context, self._saved, "finish")
+        refuse_edited(hooks, context, self._frozen)
         return report
 
     def _encoded(self, used: list[Row], given: list[Row]) -> list[Example]:

@@ -134,7 +134,7 @@ def check_weights(path: Path, expected: dict[str, list[int]]) -> None:
 def read_report(path: Path) -> dict[str, Any]:
     """The trainer's own figures, for cross-checks: {} if there is none or it is of no use. Never scored."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
         losses = [float(x) for x in raw["losses"]][:100_000]
         report: dict[str, Any] = {
             "steps": int(raw["steps"]),

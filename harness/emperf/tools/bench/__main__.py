@@ -107,7 +107,7 @@ def main(quick: bool, out: Path) -> None:
         click.echo("\nemperf.bench: stopped; nothing was written.", err=True)
         sys.exit(130)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     console.print(table(result))
     console.print(f"All figures with their definitions: {out}", highlight=False, soft_wrap=True)
 

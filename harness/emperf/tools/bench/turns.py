@@ -108,7 +108,7 @@ class Channel:
     """The contender's end."""
 
     def __init__(self) -> None:
-        self._replies = os.fdopen(os.dup(1), "w")
+        self._replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
     def wait(self) -> dict[str, Any]:

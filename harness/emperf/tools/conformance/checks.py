@@ -15,7 +15,6 @@ from emperf.catalog.scenarios import CURE
 from emperf.core.errors import UserError
 from emperf.experiments import session
 from emperf.runtimes import Runtime
-from emperf.tools.conformance.ground import DIVISION, WEIGHTS, Ground, Left
 from emperf.tools.conformance.reading import (
     Effect,
     largest_difference,
@@ -23,6 +22,7 @@ from emperf.tools.conformance.reading import (
     read_steps,
     relative_difference,
 )
+from emperf.tools.conformance.setting import DIVISION, WEIGHTS, Left, Setting
 from emperf.training.__main__ import UNUSABLE
 from emperf.work.outputs import shown
 from emperf.work.plan import BASELINE
@@ -45,7 +45,7 @@ class Check:
 
 
 def check(
-    folder: Path, given: dict[str, Any], ground: Callable[[], Ground], choose: Chooser
+    folder: Path, given: dict[str, Any], setting: Callable[[], Setting], choose: Chooser
 ) -> Iterator[Check]:
     """Every check, until one fails without which the next cannot be made. At most three jobs are run.
 
@@ -60,7 +60,7 @@ def check(
     rows = f"{asked} trusted rows of at most {budget}" if asked else "no trusted rows"
     yield Check("declared", True, f"submission.yaml keeps its schema; {submission.scenario}, {rows}")
     accepted, tried = wrong_values(submission)
-    values, made = submission.values(given), ground()
+    values, made = submission.values(given), setting()
     baseline = catalog.submission(Path(BASELINE))
     runtime, images = choose([submission, baseline] if submission.image else [submission])
     image = images.get(submission.digest)

@@ -22,7 +22,7 @@ from emperf.experiments import session
 from emperf.records import provenance
 from emperf.runtimes import Runtime
 from emperf.tools.conformance.checks import Check, check
-from emperf.tools.conformance.ground import Ground, make_ground
+from emperf.tools.conformance.setting import Setting, make_setting
 
 ALL = "all"
 Json = dict[str, Any]
@@ -43,10 +43,10 @@ def check_all(
     with tempfile.TemporaryDirectory(prefix="emperf-check-") as scratch:
 
         @cache
-        def ground() -> Ground:
+        def setting() -> Setting:
             # Libraries tell of progress and of missing accelerators.
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                return make_ground(Path(scratch))
+                return make_setting(Path(scratch))
 
         said: list[str] = []
         used: list[Runtime] = []
@@ -59,7 +59,7 @@ def check_all(
             used.append(chosen.runtime)
             return chosen.runtime, chosen.images
 
-        checked = [one(check(folder, given, ground, choose), folder, console) for folder in folders]
+        checked = [one(check(folder, given, setting, choose), folder, console) for folder in folders]
     failed = [folder.name for folder, found in zip(folders, checked, strict=True) if not found["passed"]]
     if len(folders) > 1:
         names_failed = f": {', '.join(failed)}" if failed else ""

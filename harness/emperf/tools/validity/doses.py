@@ -193,7 +193,9 @@ def _add(folder: Path, name: str, like: str, rows: Sequence[dict[str, Any]], *, 
     """A poison of these rows, with the held-out rows and the context of the poison `like`."""
     mine = folder / "benchmark" / "poisons" / name
     shutil.copytree(mine.with_name(like), mine)
-    (mine / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    raw = yaml.safe_load((mine / "card.yaml").read_text())
+    (mine / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    raw = yaml.safe_load((mine / "card.yaml").read_text(encoding="utf-8"))
     pinned = digests.of_file(mine / "train.jsonl").removeprefix("sha256:")
-    (mine / "card.yaml").write_text(yaml.safe_dump(raw | {"name": name, "twin": twin, "train": pinned}))
+    (mine / "card.yaml").write_text(
+        yaml.safe_dump(raw | {"name": name, "twin": twin, "train": pinned}), encoding="utf-8"
+    )

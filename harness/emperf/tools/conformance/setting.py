@@ -41,7 +41,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Setting:
     """`folder`: for what the jobs leave. `division`: the one whose poison, rows and limits these are, with `RECIPE`.
 
     `model`: (digest, folder). `start`: the weights that cures mend, an adapter of random numbers.
@@ -104,7 +104,7 @@ class Ground:
         return Left(into, job.job_id, left.files, left.outcome.exit_code)
 
 
-def make_ground(folder: Path) -> Ground:
+def make_setting(folder: Path) -> Setting:
     """Everything that the jobs are given, below `folder`. Raises UserError for rows that are not the pinned ones."""
     model = save_tiny(folder / "model")
     pinned = catalog.division(DIVISION)
@@ -123,4 +123,4 @@ def make_ground(folder: Path) -> Ground:
     )
     left = folder / "left"
     left.mkdir()
-    return Ground(left, division, (digests.of_tensors(model / "model.safetensors"), model), start)
+    return Setting(left, division, (digests.of_tensors(model / "model.safetensors"), model), start)
