@@ -41,6 +41,7 @@ def check_result(whole: dict[str, Any], meters: set[str]) -> None:
         assert 0 < cell["train_s"] < cell["wall_s"]
         assert abs(cell["facts"]["engine_wall_s"] - cell["wall_s"]) < 5
         assert cell["peak_memory_bytes"] > 100e6
+    assert all(image["start_s"] > 0.5 for image in whole["runtime"]["images"].values())
     assert whole["overhead"]["time"]["value"] > 0 and whole["overhead"]["memory"]["value"] > 0
 
 

@@ -96,6 +96,16 @@ def test_why_a_docker_run_is_not_certifiable() -> None:
     assert "docker; certifiable" in card(result | {"certifiable": True})
 
 
+def test_the_bare_start_of_the_images_stands_beside_the_overhead() -> None:
+    images = {
+        name: {"id": name, "digests": (), "start_s": seconds} for name, seconds in (("a", 4.13), ("b", 6.0))
+    }
+    result = Run().result()
+    assert "bare start" not in flat(card(result))
+    timed = result | {"runtime": RUNTIME | {"runtime": "docker", "images": images}}
+    assert "Of a cell's time, 4.1 to 6.0 s are the bare start of its image." in flat(card(timed))
+
+
 def test_the_plot_marks_every_point_and_the_mitigated_model_above_the_curve() -> None:
     points = Run().result()["poisons"][0]["curve"]
     lines = plot.curve(points)

@@ -9,7 +9,7 @@ from emperf.core import digests
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
 from emperf.records import provenance
-from emperf.runtimes import Runtime
+from emperf.runtimes import Runtime, starts
 from emperf.scoring import result
 from emperf.work.plan import Plan
 
@@ -21,8 +21,15 @@ def conclude(
 ) -> dict[str, Any]:
     """Written to the run's folder, checked. `measured`: whether anything was measured anew; if not,
     when and where stay what they were."""
-    whole = provenance.now(store.run_id, runtime.describe()) | derived(plan, results)
+    whole = provenance.now(store.run_id, with_starts(runtime.describe())) | derived(plan, results)
     return records.finish("result", store.folder, whole, measured=measured)
+
+
+def with_starts(facts: dict[str, Any]) -> dict[str, Any]:
+    """A runtime's facts, with how long a bare start of each image used takes: a part of every cell's time."""
+    images = facts.get("images", {})
+    timed = {name: image | {"start_s": round(starts.bare_start_s(name), 3)} for name, image in images.items()}
+    return facts | ({"images": timed} if timed else {})
 
 
 def derived(plan: Plan, results: Results) -> dict[str, Any]:

@@ -40,6 +40,11 @@ class Image(Part):
 
     id: str = Field(description="The engine's id of the image.")
     digests: tuple[str, ...] = Field(description="Its digests in registries. Empty if it was built here.")
+    start_s: float = Field(
+        default=LEFT_OUT,
+        ge=0,
+        description="Seconds of a bare start: Python and a trainer's libraries, without a job. 0 without Python.",
+    )
 
 
 class RuntimeFacts(Part):

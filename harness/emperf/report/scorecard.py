@@ -277,8 +277,18 @@ def _costs(result: Json) -> RenderableType:
     mended = " A cure counts with the training that it mends." if _cures(result) else ""
     caption = (
         f"geometric mean over pairs of cells of the same data and seed [95 %]; 1.00x is no overhead.{mended}"
+        f"{_starts(result)}"
     )
     return Group(table, _caption(caption))
+
+
+def _starts(result: Json) -> str:
+    """How much of a cell's time is the start of its image, where that was measured."""
+    found = [image["start_s"] for image in result["runtime"].get("images", {}).values() if "start_s" in image]
+    if not found:
+        return ""
+    span = " to ".join(dict.fromkeys(f"{seconds:.1f}" for seconds in (min(found), max(found))))
+    return f" Of a cell's time, {span} s are the bare start of its image."
 
 
 def _answers(result: Json) -> RenderableType:
