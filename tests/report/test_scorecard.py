@@ -98,7 +98,7 @@ def test_why_a_docker_run_is_not_certifiable() -> None:
 
 def test_the_bare_start_of_the_images_stands_beside_the_overhead() -> None:
     images = {
-        name: {"id": name, "digests": (), "start_s": seconds} for name, seconds in (("a", 4.13), ("b", 6.0))
+        name: {"id": name, "digests": [], "start_s": seconds} for name, seconds in (("a", 4.13), ("b", 6.0))
     }
     result = Run().result()
     assert "bare start" not in flat(card(result))
