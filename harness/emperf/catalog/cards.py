@@ -129,7 +129,7 @@ def model(name: str) -> Model:
         sources = tuple(map(_weights, raw["sources"]))
         return Model(**{**raw, "sources": sources, "origin": place.origin})
 
-    return _read("model", name, build)
+    return read_card("model", name, build)
 
 
 def poison(name: str) -> Poison:
@@ -141,7 +141,7 @@ def task(name: str) -> Task:
         files = place.rows(raw, train="task", heldout="task")
         return Task(**{**raw, **files, "origin": place.origin})
 
-    return _read("task", name, build)
+    return read_card("task", name, build)
 
 
 def division(name: str) -> Division:
@@ -158,7 +158,7 @@ def division(name: str) -> Division:
         certifiable = found.certifiable and place.origin == PROJECT
         return replace(found, origin=place.origin, certifiable=certifiable)
 
-    return _read("division", name, build)
+    return read_card("division", name, build)
 
 
 def listed(kind: str) -> list[str]:
@@ -246,7 +246,7 @@ def _poison(name: str, alone: str) -> Poison:
         source = Source(**raw["source"]) if "source" in raw else None
         return Poison(**{**raw, **files, "source": source, "origin": place.origin})
 
-    return _read("poison", name, build)
+    return read_card("poison", name, build)
 
 
 def _shared(raw: dict[str, Any]) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def _antidotes(path: Path, sha256: str) -> Antidotes:
     )
 
 
-def _read(kind: str, name: str, build: Callable[[dict[str, Any], Place], T]) -> T:
+def read_card(kind: str, name: str, build: Callable[[dict[str, Any], Place], T]) -> T:
     """`build` of the card `name`. Raises UserError if there is none, or if it breaks its schema."""
     known = places(f"{kind}s")
     if name not in known:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-MODULES = {name: f"emperf.evaluation.protocols.{name}" for name in ("paired", "exact", "sampled")}
+MODULES = {name: f"emperf.evaluation.protocols.{name}" for name in ("paired", "exact", "sampled", "free")}
 
 
 def protocol(name: str) -> Any:
