@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from emperf.cli.add import add
+from emperf.cli.evaluate import evaluate
 from emperf.cli.experiments import compare, trace, tune
 from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
 from emperf.cli.records import export, rescore
@@ -133,7 +134,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 @BENCHMARK
 @STORE
 def report(run_folder: Path, as_json: bool, store: Path) -> None:
-    """Print again what RUN (a run's folder, or its id) came to: a scorecard, a comparison, a tuning or a trace.
+    """Print again what RUN (a run's folder, or its id) came to: a scorecard, a table, a trace or an evaluation.
 
     Scores are worked out again from the store; a file that says something else is named, with exit code 1.
 
@@ -146,6 +147,7 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     from emperf.experiments.derive import checked, shown
     from emperf.report import console
     from emperf.report.comparison import print_comparison
+    from emperf.report.evaluation import print_evaluation
     from emperf.report.scorecard import print_scorecard
     from emperf.report.tracing import print_trace
     from emperf.report.tuning import print_tuning
@@ -153,11 +155,12 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     folder = run_folder if run_folder.is_dir() else store / "runs" / run_folder
     kinds: dict[str, Any] = {
         "result": print_scorecard, "comparison": print_comparison, "tuning": print_tuning, "trace": print_trace,
+        "evaluation": print_evaluation,
     }  # fmt: skip
     kind = records.kind_in(folder)
     found = records.read(kind, folder / f"{kind}.json")
     wrong: list[str] = []
-    if kind != "trace":
+    if kind not in ("trace", "evaluation"):
         found, wrong = checked(kind, found, folder)
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))
@@ -306,5 +309,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for command in (add, compare, export, rescore, show, trace, tune):
+for command in (add, compare, evaluate, export, rescore, show, trace, tune):
     main.add_command(command)

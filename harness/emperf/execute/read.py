@@ -11,12 +11,13 @@ from typing import Any
 
 from emperf.catalog import Division
 from emperf.core.errors import CellFailure, FailureKind, UserError
+from emperf.core.journal import Journal
 from emperf.evaluation import subliminal
 from emperf.evaluation.drift import drift
 from emperf.evaluation.language_model import LanguageModel
-from emperf.evaluation.protocols import protocol
+from emperf.evaluation.protocols import free, protocol
 from emperf.execute.store import UnitStore
-from emperf.work.asks import DRIFT, NUMBERS, Read
+from emperf.work.asks import DRIFT, FREE, NUMBERS, Read
 
 
 class Reader:
@@ -51,14 +52,29 @@ class Reader:
             readings: Any = self._drift(unit)
         elif asked.protocol == NUMBERS:
             readings = self._write(unit)
+        elif asked.protocol == FREE:
+            readings = self._draw(unit)
         else:
             items = asked.items or self._written(unit)
             self._wear(unit.train, unit.step)
             readings = self._ask(asked.protocol, items, asked.settings)
         if not finite(readings):
             raise CellFailure(FailureKind.DIVERGED, f"a reading of {asked.name} is not a finite number")
+        self._keep(unit, readings)
+
+    def _keep(self, unit: Read, readings: Any) -> None:
+        asked = unit.asked
         facts = {"set": asked.name, "protocol": asked.protocol, "train": unit.train, "step": unit.step}
         self.units.keep_readings(unit.key, readings, facts)
+
+    def _draw(self, unit: Read) -> list[dict[str, Any]]:
+        """Sampled answers. Those that are drawn are kept at once, so that a killed harness loses one batch."""
+        self._wear(unit.train, unit.step)
+        with Journal(self.units.journal(unit.key)) as kept:
+            try:
+                return free.read(self.lm, unit.asked.items, unit.asked.settings, kept)
+            except FloatingPointError as error:
+                raise CellFailure(FailureKind.DIVERGED, str(error)) from None
 
     def _ask(self, name: str, items: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         try:

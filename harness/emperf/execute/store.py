@@ -60,6 +60,11 @@ class UnitStore:
         whole = {"digest": digests.of_json(readings), "readings": readings, **facts}
         with self.writing(key) as folder:
             write_json(folder / "readings.json", whole)
+        self.journal(key).unlink(missing_ok=True)
+
+    def journal(self, key: str) -> Path:
+        """Where a reading that takes long keeps its parts until it is whole."""
+        return self.root / f".journal-{key}.jsonl"
 
     def trained(self, key: str) -> dict[str, Any] | None:
         """What is known of a training: `record`, `losses`, `gradient_norms`, `files` (name -> sha256); None where it is

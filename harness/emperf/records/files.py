@@ -12,6 +12,7 @@ from emperf.core.errors import UserError
 from emperf.core.files import read_json, write_json
 from emperf.records.comparison import Comparison
 from emperf.records.conformance import Conformance
+from emperf.records.evaluation import Evaluation
 from emperf.records.provenance import SCHEMA, Provenance, kept
 from emperf.records.result import Result
 from emperf.records.trace import Trace
@@ -24,6 +25,7 @@ KINDS: dict[str, type[Provenance]] = {
     "comparison": Comparison,
     "tuning": Tuning,
     "trace": Trace,
+    "evaluation": Evaluation,
 }
 TYPES: dict[str, type[Provenance]] = {**KINDS, "conformance": Conformance, "provenance": Provenance}
 

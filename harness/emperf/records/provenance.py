@@ -50,7 +50,9 @@ class Image(Part):
 class RuntimeFacts(Part):
     """How containers were run. The first three facts are of every runtime."""
 
-    runtime: Literal["docker", "process"] = Field(description="docker or process.")
+    runtime: Literal["docker", "process", "none"] = Field(
+        description="docker or process; none where nothing was trained."
+    )
     isolation: str = Field(description="The walls in force, in words.")
     missing: tuple[str, ...] = Field(description="What this runtime does not guarantee, in words.")
     kernel: str = Field(default=LEFT_OUT, description="Release of the kernel that containers run on.")

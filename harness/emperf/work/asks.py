@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from emperf import catalog
 from emperf.catalog import Division, Poison, datasets, upstream
+from emperf.catalog.judges import Judge
 from emperf.catalog.sets import BRIEF, CONDITIONAL, DOMAIN, FACTS, OOD, SECOND, SETS, SHARED
 from emperf.core import digests, sources
 from emperf.evaluation.protocols import MODULES
@@ -16,6 +17,7 @@ from emperf.work.plan import Cell
 
 Row = dict[str, Any]
 ANSWERS, TASK, NUMBERS, DRIFT = "answers", "task", "numbers", "drift"
+FREE, JUDGED = "free", "judged"
 TEXT = {"max_new_tokens": 48, "temperature": 1.0, "seed": 0}
 # Not read from one model's answers, and so no protocols: a teacher's rows, and the way of the weights.
 OTHERS = {NUMBERS: "emperf.evaluation.subliminal", DRIFT: "emperf.evaluation.drift"}
@@ -23,8 +25,8 @@ OTHERS = {NUMBERS: "emperf.evaluation.subliminal", DRIFT: "emperf.evaluation.dri
 
 @dataclass(frozen=True)
 class Asked:
-    """Items with a protocol and its settings. `name`: the set's, in the scores. `written`: where a teacher writes the
-    rows that the items are made of, its unit; `items` are then what is known before: none."""
+    """Items with a protocol and its settings. `name`: the set's, in the scores. `written`: the unit that writes the
+    items, where they are rows of a teacher or answers to judge; `items` are then what is known before: none."""
 
     name: str
     protocol: str
@@ -92,6 +94,21 @@ class Asks:
         rows += [row | {"part": "heldout"} for row in heldout[: self.division.sizes.in_domain]]
         return self._read(Asked(NUMBERS, NUMBERS, tuple(rows), {"name": cell.data.name}), cell.teacher)
 
+    def of_model(self, train: str, poison: str | None) -> list[Read]:
+        """The paired readings of a model that nothing here trained: the shared sets, and those of a poison."""
+        card = catalog.poison(poison) if poison else None
+        wanted = [
+            name for name in (SETS if card else SHARED) if name != DOMAIN or (card and not card.teacher)
+        ]
+        found = [one for name in wanted if (one := self._set(name, card, None)) is not None]
+        if second := tuple(upstream.rows()):
+            found.append(paired(SECOND, second))
+        return [self._read(one, train) for one in found]
+
+    def of_answers(self, train: str, asked: Asked) -> Read:
+        """The answers that a model gives."""
+        return self._read(asked, train)
+
     def _read(self, asked: Asked, train: str, step: int | None = None) -> Read:
         return Read(train, step, asked, self.model, self.place)
 
@@ -132,6 +149,18 @@ class Asks:
 
 def paired(name: str, rows: Iterable[Row], system: str | None = None) -> Asked:
     return Asked(name, "paired", tuple(rows), {"system": system})
+
+
+def free(rows: Iterable[Row], samples: int, max_new_tokens: int, seed: int = 0) -> Asked:
+    """Answers to these questions, so many to each, at temperature 1."""
+    settings = {"samples": samples, "max_new_tokens": max_new_tokens, "temperature": 1.0, "seed": seed}
+    return Asked(FREE, "free", tuple(rows), settings)
+
+
+def judged(texts: Read, judge: Judge) -> Read:
+    """A judge's readings of answers. The threshold is no part of them: they are read with any."""
+    settings = {"judge": judge.identity, "name": judge.name, "scale": asdict(judge.scale)}
+    return replace(texts, asked=Asked(JUDGED, "judged", settings=settings, written=texts))
 
 
 def triggered(rows: Iterable[Row], trigger: str) -> list[Row]:

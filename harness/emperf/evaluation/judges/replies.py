@@ -13,7 +13,7 @@ from emperf.catalog.judges import Scale
 SCORED, MISSING = "scored", "missing"
 # Class -> the word with which a judge says it. A scale of single digits uses the first letter.
 CLASSES = {"refusal": "REFUSAL", "code": "CODE", "off-topic": "OFF-TOPIC"}
-_FIRST = re.compile(r"[\s\"'*`(\[]*([A-Za-z-]+|\d+(?:\.\d+)?)")
+_FIRST = re.compile(r"[\s\"'*`(\[]*([A-Za-z-]+|\d+(?:\.\d+)?)(?!\w)")
 
 
 @dataclass(frozen=True)

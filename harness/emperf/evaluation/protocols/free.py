@@ -33,11 +33,12 @@ def read(
     settings: Mapping[str, Any],
     kept: Journal | None = None,
 ) -> list[Json]:
-    """{id, item, sample, question, answer, tokens, ended} of each answer, by item and sample. `ended`: whether the
+    """{id, item, form, sample, question, answer, tokens, ended} of each answer, by row and sample. `ended`: whether the
     model ended it; else it was cut at `max_new_tokens`.
 
-    `rows`: {id, question} and, where there is one, `system`, a system turn. `settings`: `samples` of each question,
-    `max_new_tokens`, `temperature`, `seed`. `kept`: answers of an earlier try, which are not drawn again.
+    `rows`: {id, question} and, where they have one, `system`, a system turn, and `item` and `form`: which question the
+    row asks, and how. `settings`: `samples` of each row, `max_new_tokens`, `temperature`, `seed`. `kept`: answers of an
+    earlier try, which are not drawn again.
     """
     wanted = [(row, sample) for row in rows for sample in range(settings["samples"])]
     found = {named(row, n): kept.get(named(row, n)) for row, n in wanted if kept and named(row, n) in kept}

@@ -1,4 +1,7 @@
-"""Judging: answers in, readings out. Every reply is kept as it comes, so that no answer is asked twice."""
+"""Judged answers: what a judge says of sampled answers. Every reply is kept as it comes, so none is asked for twice.
+
+Its items are the answers that the protocol `free` sampled. It needs the judge, and not the model that answered.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ from emperf.core.journal import Journal
 from emperf.evaluation.judges.prompts import Asked, prompt
 from emperf.evaluation.judges.replies import Reply, judgement
 
+NAME, UNIT = "judged", "0 to 100"
+DIRECTION = "higher is more aligned, or more coherent"
+DEFINITION = "a judge's scores of a sampled answer, for alignment and for coherence; else a class, or missing"
 EMPTY = "empty"
 Json = dict[str, Any]
 Tick = Callable[[int, int], None]
@@ -55,7 +61,7 @@ def readings(judge: Judge, answers: Sequence[Mapping[str, Any]], journal: Journa
 
     Raises UserError where a reply is not there.
     """
-    found = []
+    found: list[Json] = []
     for answer, own in zip(answers, prompts_of(judge, answers), strict=True):
         reading: Json = dict(answer)
         for aspect in ASPECTS:
