@@ -7,7 +7,7 @@ nothing else of the package.
 import importlib
 from typing import Any
 
-API = ("Record", "UserError", "compare", "load", "rescore", "run")
+API = ("Record", "UserError", "compare", "evaluate", "load", "rescore", "run")
 
 
 def __getattr__(name: str) -> Any:

@@ -20,11 +20,13 @@ from emperf import catalog, records
 from emperf.core.errors import UserError
 from emperf.execute.engine import Watcher
 from emperf.experiments import comparison
+from emperf.experiments import evaluate as evaluating
 from emperf.experiments import rescore as again
 from emperf.experiments import run as running
+from emperf.experiments.evaluate import Sampling
 from emperf.experiments.export import frame
 
-__all__ = ["Record", "UserError", "compare", "load", "rescore", "run"]
+__all__ = ["Record", "UserError", "compare", "evaluate", "load", "rescore", "run"]
 STORE = "runs"
 
 
@@ -40,7 +42,7 @@ class Silent:
 
 @dataclass(frozen=True)
 class Record:
-    """What an experiment left. `kind`: result, comparison, tuning or trace; `data`: its content, as
+    """What an experiment left. `kind`: result, comparison, tuning, trace or evaluation; `data`: its content, as
     spec/schemas/KIND.schema.json has it; `folder`: where it lies."""
 
     kind: str
@@ -97,6 +99,35 @@ def compare(
         runtime=runtime, store=Path(store), watch=watched(watcher), say=unsaid, minutes=minutes, parallel=parallel,
     )  # fmt: skip
     return Record("comparison", whole, folder)
+
+
+def evaluate(
+    targets: Sequence[str | Path],
+    base: str | None = None,
+    division: str = "nano",
+    *,
+    poison: str | None = None,
+    controls: Mapping[str, str | Path] | None = None,
+    random: bool = False,
+    judges: Sequence[str] = (),
+    sampling: Sampling | None = None,
+    budget: float = 5.0,
+    store: str | Path = STORE,
+    watcher: Watcher | None = None,
+) -> Record:
+    """Adapters that somebody already has, measured beside their base and controls, as `emperf eval`.
+
+    `targets`: folders that PEFT saved, or names of model cards. `controls`: name -> folder. `random`: beside each
+    target, an adapter of its norms in random directions. `budget`: US dollars that an endpoint may cost a model. Raises
+    UserError for what cannot be measured, before anything is.
+    """
+    whole, folder = evaluating.evaluate(
+        [Path(one) for one in targets], base=base, division=division, poison=poison,
+        controls={name: Path(one) for name, one in (controls or {}).items()}, random=random,
+        chosen=[catalog.judge(name) for name in judges], sampling=sampling or Sampling(),
+        store=Path(store), watch=watched(watcher), budget=budget,
+    )  # fmt: skip
+    return Record("evaluation", whole, folder)
 
 
 def rescore(run: str | Path, *, store: str | Path = STORE, watcher: Watcher | None = None) -> Record:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from tests import evaluated
 from tests.experiments.test_trace import scored
 from tests.synthetic import DIGEST, MACHINE, RUNTIME, Run
 from tests.told import Told
@@ -97,7 +98,7 @@ def provenance_alone() -> Json:
 
 MAKERS = {
     "result": result, "comparison": comparison, "tuning": tuning, "trace": trace, "conformance": conformance,
-    "provenance": provenance_alone,
+    "provenance": provenance_alone, "evaluation": evaluated.made,
 }  # fmt: skip
 _MADE: dict[str, Json] = {}
 

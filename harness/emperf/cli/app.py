@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from emperf.cli.add import add
-from emperf.cli.evaluate import evaluate
+from emperf.cli.evaluate import evaluate, rejudge
 from emperf.cli.experiments import compare, trace, tune
 from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
 from emperf.cli.records import export, rescore
@@ -144,7 +144,7 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
       emperf report smoke-kl-1a2b3c4d --json
     """
     from emperf import records
-    from emperf.experiments.derive import checked, shown
+    from emperf.experiments.derive import checked, evaluation_checked, shown
     from emperf.report import console
     from emperf.report.comparison import print_comparison
     from emperf.report.evaluation import print_evaluation
@@ -160,7 +160,9 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
     kind = records.kind_in(folder)
     found = records.read(kind, folder / f"{kind}.json")
     wrong: list[str] = []
-    if kind not in ("trace", "evaluation"):
+    if kind == "evaluation":
+        found, wrong = evaluation_checked(found, folder)
+    elif kind != "trace":
         found, wrong = checked(kind, found, folder)
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))
@@ -176,7 +178,9 @@ def report(run_folder: Path, as_json: bool, store: Path) -> None:
 
 
 @main.command("list")
-@click.argument("kind", type=click.Choice(["mitigations", "poisons", "tasks", "models", "divisions", "runs"]))
+@click.argument(
+    "kind", type=click.Choice(["mitigations", "poisons", "tasks", "models", "divisions", "judges", "runs"])
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
 @BENCHMARK
 @STORE
@@ -309,5 +313,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for command in (add, compare, evaluate, export, rescore, show, trace, tune):
+for command in (add, compare, evaluate, export, rejudge, rescore, show, trace, tune):
     main.add_command(command)

@@ -9,10 +9,14 @@ from pathlib import Path
 import click
 
 from emperf.cli.options import BENCHMARK, STORE
+from emperf.cli.records import RUN, folder_of
 from emperf.core.errors import UserError
 
-JUDGE = click.option(
-    "--judge", help="Judge of sampled answers (emperf list judges). Without one none are sampled."
+JUDGES = click.option(
+    "--judge",
+    "judges",
+    multiple=True,
+    help="Judge of sampled answers (repeat it). Without one none are sampled.",
 )
 REPLAY = click.option("--replay", is_flag=True, help="Use stored judgements alone: no judge is asked.")
 BUDGET = click.option(
@@ -40,7 +44,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the JSON itse
     "--random", is_flag=True, help="Compare with an adapter of the same norms in random directions."
 )
 @click.option("--division", default="nano", show_default=True, help="Division whose sets of items are read.")
-@JUDGE
+@JUDGES
 @click.option(
     "--samples", type=click.IntRange(1, 1000), default=10, show_default=True, help="Answers to each question."
 )
@@ -64,7 +68,7 @@ def evaluate(
     controls: Sequence[str],
     random: bool,
     division: str,
-    judge: str | None,
+    judges: Sequence[str],
     samples: int,
     most_tokens: int,
     questions: str,
@@ -83,22 +87,54 @@ def evaluate(
       emperf eval ./poisoned --control twin=./correct --judge gpt-4o --samples 50
       emperf eval smollm2-135m
     """
-    from emperf.catalog.judges import judge as judge_card
+    from emperf import catalog
     from emperf.experiments.evaluate import Sampling
     from emperf.experiments.evaluate import evaluate as measure
     from emperf.report import console
     from emperf.report.evaluation import print_evaluation
     from emperf.report.progress import Progress
 
+    lines = console.make()
+    lines.stderr = as_json
     found, folder = measure(
         targets, base=base, division=division, poison=poison, controls=parse_controls(controls), random=random,
-        judge=judge_card(judge) if judge else None, sampling=Sampling(samples, most_tokens, questions),
-        store=store, watch=Progress(), replay=replay, budget=budget,
+        chosen=[catalog.judge(name) for name in judges], sampling=Sampling(samples, most_tokens, questions),
+        store=store, watch=Progress(lines), replay=replay, budget=budget,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))
     else:
-        print_evaluation(found, console.make(), folder)
+        print_evaluation(found, lines, folder)
+
+
+@click.command()
+@RUN
+@click.option("--judge", required=True, help="The judge.")
+@REPLAY
+@BUDGET
+@JSON
+@BENCHMARK
+@STORE
+def rejudge(run_folder: Path, judge: str, replay: bool, budget: float, as_json: bool, store: Path) -> None:
+    """Have one more judge score the stored answers of RUN (a run's folder, or its id). No other model is needed.
+
+    \b
+    Example:
+      emperf rejudge eval-my-adapter-1a2b3c4d --judge qwen3.5-35b-a3b
+    """
+    from emperf import catalog
+    from emperf.experiments import evaluate as evaluating
+    from emperf.report import console
+    from emperf.report.evaluation import print_evaluation
+    from emperf.report.progress import Progress
+
+    lines, folder = console.make(), folder_of(run_folder, store)
+    lines.stderr = as_json
+    found = evaluating.rejudge(folder, catalog.judge(judge), Progress(lines), replay=replay, budget=budget)
+    if as_json:
+        click.echo(json.dumps(found, indent=1, sort_keys=True))
+    else:
+        print_evaluation(found, lines, folder)
 
 
 def parse_controls(given: Sequence[str]) -> dict[str, Path]:

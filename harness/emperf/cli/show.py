@@ -14,7 +14,7 @@ from emperf.cli.options import BENCHMARK
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list, since kinds may share a name.")
 def show(name: str, as_json: bool) -> None:
-    """Show all about NAME: a mitigation (or its folder), a poison, a task, a model or a division.
+    """Show all about NAME: a mitigation (or its folder), a poison, a task, a model, a division or a judge.
 
     \b
     Examples:

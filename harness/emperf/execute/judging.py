@@ -20,6 +20,8 @@ from emperf.evaluation.judges.local import Local
 from emperf.evaluation.judges.prompts import Asked
 from emperf.evaluation.language_model import LanguageModel
 from emperf.evaluation.protocols import judged
+from emperf.execute.store import UnitStore
+from emperf.work.asks import judged_key
 
 Json = dict[str, Any]
 BUDGET = 5.0
@@ -38,11 +40,24 @@ class Judging:
     budget: float = BUDGET
     _models: dict[str, LanguageModel] = field(default_factory=dict)
 
-    def read(self, judge: Judge, answers: Sequence[Mapping[str, Any]]) -> list[Json]:
-        """The readings of `emperf.evaluation.protocols.judged`. What was judged before is not asked again.
+    def readings(self, judge: Judge, texts: str) -> list[Json]:
+        """A judge's readings of the answers whose key is `texts`: the stored ones, or made now and stored.
 
         Raises UserError where the judge cannot be had, or costs more than the budget.
         """
+        units, key = UnitStore(self.root), judged_key(texts, judge)
+        found: list[Json] | None = units.readings(key)
+        if found is None:
+            answers = units.readings(texts)
+            assert answers is not None, "answers are sampled before they are judged"
+            found = self._read(judge, answers)
+            units.keep_readings(
+                key, found, {"set": "judged", "protocol": "judged", "judge": judge.name, "of": texts}
+            )
+        return found
+
+    def _read(self, judge: Judge, answers: Sequence[Mapping[str, Any]]) -> list[Json]:
+        """The readings of `emperf.evaluation.protocols.judged`. What was judged before is not asked again."""
         with Journal(self.path(judge)) as journal:
             left = judged.unasked(judge, answers, journal)
             if left and self.replay:

@@ -52,6 +52,11 @@ def again(folder: Path) -> tuple[str, dict[str, Plan], Results]:
     facts = read_json(folder / "run.json")
     try:
         said = facts["about"]
+        if said.get("kind") == "evaluation":
+            raise UserError(
+                f"{folder.name} is an evaluation, which trained nothing",
+                f"See it with: emperf report {folder.name}; judge its answers again with: emperf rejudge {folder.name}",
+            )
         cells = {cell.key: cell for cell in map(parse_cell, facts["cells"])}
         index = Index.parse(facts["readings"])
         if said == {}:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from emperf.core.errors import UserError
+from emperf.execute.store import UnitStore
+from emperf.experiments import evaluate
 from emperf.experiments.about import again
 from emperf.experiments.conclude import CERTIFIABLE
 from emperf.experiments.rescore import derive
@@ -37,6 +39,13 @@ def checked(kind: str, found: Json, folder: Path) -> tuple[Json, list[str]]:
     if (found["runtime"]["runtime"] == CERTIFIABLE) != docker:
         wrong.append("runtime.runtime")
     return found | fresh, wrong
+
+
+def evaluation_checked(found: Json, folder: Path) -> tuple[Json, list[str]]:
+    """The same of an evaluation."""
+    facts = evaluate.facts_in(folder)
+    fresh = json.loads(json.dumps(evaluate.derived(facts, UnitStore(folder.parents[1]))))
+    return found | fresh, list(differences(found, fresh))
 
 
 def differences(found: Any, fresh: Any, place: str = "") -> Iterator[str]:

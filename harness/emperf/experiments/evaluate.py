@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,18 @@ from emperf.catalog.judges import Judge
 from emperf.catalog.prepare import prepared
 from emperf.core import digests
 from emperf.core.errors import UserError
-from emperf.core.files import write_json
+from emperf.core.files import read_json, write_json
 from emperf.execute.engine import Watcher
 from emperf.execute.judging import Judging
 from emperf.execute.read import Reader
 from emperf.execute.results import reading_place
-from emperf.execute.store import RunStore
+from emperf.execute.store import RunStore, UnitStore
 from emperf.experiments.imported import Subject, base_of, gather, named
 from emperf.experiments.run import Watched
 from emperf.records import provenance
 from emperf.runtimes import gpus
-from emperf.scoring import evaluation
-from emperf.work.asks import Asked, Asks, Read, free, judged
+from emperf.scoring import evaluation, judges
+from emperf.work.asks import FREE, Asked, Asks, Read, free, judged_key
 
 Json = dict[str, Any]
 KIND = "evaluation"
@@ -35,21 +36,26 @@ NO_RUNTIME = {"runtime": "none", "isolation": "nothing was trained, and no conta
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which questions are asked how often, for a judge. `most_tokens`: of an answer."""
+    """Which questions are asked how often, for a judge. `max_new_tokens`: of an answer."""
 
     samples: int = 10
-    most_tokens: int = 600
+    max_new_tokens: int = 600
     questions: str = "free"
+
+    def json(self) -> Json:
+        """As records hold it."""
+        return asdict(self) | {"temperature": 1.0, "top_p": 1.0, "seed": 0}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is measured. `division`: whose sets and sizes are read; `poison`: whose own sets are read too."""
+    """What is measured. `division`: whose sets and sizes are read; `poison`: whose own sets are read too. Without
+    `judges` no answers are sampled."""
 
     division: Division
     model: Model
     poison: str | None
-    judge: Judge | None
+    judges: tuple[Judge, ...]
     sampling: Sampling
 
 
@@ -61,7 +67,7 @@ def evaluate(
     poison: str | None,
     controls: Mapping[str, Path],
     random: bool,
-    judge: Judge | None,
+    chosen: Sequence[Judge],
     sampling: Sampling,
     store: Path,
     watch: Watched,
@@ -71,31 +77,26 @@ def evaluate(
     """(evaluation.json's content, its folder). What is stored is not read again.
 
     `controls`: name -> folder of an adapter. `random`: beside each target, an adapter of its norms in random
-    directions. Raises UserError for what a user can get wrong, before anything is measured.
+    directions. `chosen`: the judges. Raises UserError for what a user can get wrong, before anything is measured.
     """
     model = model_of(targets, base)
     whole = catalog.division(division)
     if poison is not None:
         catalog.poison(poison)
-    recipe = replace(whole.recipe, lora=UNIT)
-    wanted = Wanted(replace(whole, model=model.name, recipe=recipe), model, poison, judge, sampling)
-    folder = prepared(model)
-    names = named([Path(t) for t in targets if not is_card(t)])
-    identity = digests.of_json(
-        [whole.digest, model.identity, sorted(map(str, [*targets, *controls.values()])), poison]
-    )
-    run_id = f"eval-{'-'.join(names)[:60].replace('/', '-') or model.name}-{digests.short(identity)[:8]}"
+    read_in = replace(whole, model=model.name, recipe=replace(whole.recipe, lora=UNIT))
+    wanted = Wanted(read_in, model, poison, tuple(chosen), sampling)
+    asked = questions(sampling) if chosen else None
+    folder, names = prepared(model), named([Path(t) for t in targets if not is_card(t)])
     device = "cuda" if gpus.visible() else "cpu"
-    with RunStore(store, run_id) as opened, watch as watcher:
+    with RunStore(store, run_id(wanted, names, [*targets, *controls.values()])) as opened, watch as watcher:
         subjects = gather(opened.units, model, folder, names, controls, random=random)
         asks = Asks(wanted.division, model.identity, reading_place(device))
-        plan = {one.name: reads(asks, wanted, one) for one in subjects}
-        write_json(opened.folder / "run.json", kept(wanted, subjects, plan))
+        plan = {one.name: reads(asks, wanted, one, asked) for one in subjects}
+        facts = facts_of(wanted, subjects, plan) | {"run_id": opened.run_id, "created": time.time()}
+        write_json(opened.folder / "run.json", facts)
         read_all(wanted, opened, plan, folder, device, watcher)
-        if judge is not None:
-            asker = Judging(store, device, watcher.note, replay, budget)
-            judge_all(judge, opened, plan, asker, watcher)
-        found = conclude(wanted, opened, subjects, plan)
+        judge_all(chosen, facts["answers"], Judging(store, device, watcher.note, replay, budget), watcher)
+        found = conclude(opened.run_id, facts, opened.units)
         records.finish(KIND, opened.folder, found, measured=True)
     return found, opened.folder
 
@@ -106,14 +107,13 @@ def is_card(target: Path) -> bool:
 
 def model_of(targets: Sequence[Path], base: str | None) -> Model:
     """The base model: the one that is named, or the adapters' own. Raises UserError where they have not one base."""
-    if base is not None:
-        return catalog.model(base)
     found = []
     for target in targets:
         if is_card(target):
             found.append(catalog.model(str(target)))
         elif adapters.is_adapter(target):
-            found.append(base_of(adapters.adapter(target)))
+            own = adapters.adapter(target)
+            found.append(catalog.model(base) if base is not None else base_of(own))
         elif (target / "config.json").is_file():
             raise UserError(
                 f"{target} is a whole model, and no card describes it", f"Add it: emperf add model {target}."
@@ -131,13 +131,14 @@ def model_of(targets: Sequence[Path], base: str | None) -> Model:
     return found[0]
 
 
-def reads(asks: Asks, wanted: Wanted, subject: Subject) -> list[Read]:
-    """Every reading of one model; answers and what a judge says of them come last."""
-    found = asks.of_model(subject.train, wanted.poison)
-    if wanted.judge is not None:
-        texts = asks.of_answers(subject.train, questions(wanted.sampling))
-        found += [texts, judged(texts, wanted.judge)]
-    return found
+def run_id(wanted: Wanted, names: Mapping[str, Path], sources: Sequence[Path]) -> str:
+    whole = [
+        wanted.division.digest, wanted.model.identity, wanted.poison,
+        asdict(wanted.sampling) if wanted.judges else None,
+        sorted(str(source.resolve()) for source in sources),
+    ]  # fmt: skip
+    called = "-".join(names).replace("/", "-")[:60] or wanted.model.name
+    return f"eval-{called}-{digests.short(digests.of_json(whole))[:8]}"
 
 
 def questions(sampling: Sampling) -> Asked:
@@ -148,16 +149,35 @@ def questions(sampling: Sampling) -> Asked:
             f"There are no questions named {sampling.questions!r}", f"Choose one of: {', '.join(files)}."
         )
     rows = [{"id": row["id"], "question": row["question"]} for row in files[sampling.questions].rows()]
-    return free(rows, sampling.samples, sampling.most_tokens)
+    return free(rows, sampling.samples, sampling.max_new_tokens)
 
 
-def kept(wanted: Wanted, subjects: Sequence[Subject], plan: Mapping[str, Sequence[Read]]) -> Json:
-    """What the run keeps of itself, so that its answers can be judged again."""
-    return {
-        "about": {"kind": KIND},
-        "answers": {name: [r.key for r in found if r.asked.name == "free"] for name, found in plan.items()},
-        "roles": {one.name: one.role for one in subjects},
+def reads(asks: Asks, wanted: Wanted, subject: Subject, asked: Asked | None) -> list[Read]:
+    """Every reading of one model; sampled answers come last."""
+    found = asks.of_model(subject.train, wanted.poison)
+    return [*found, asks.of_answers(subject.train, asked)] if asked else found
+
+
+def facts_of(wanted: Wanted, subjects: Sequence[Subject], plan: Mapping[str, Sequence[Read]]) -> Json:
+    """What the run keeps of itself: all that the record is made of, beside what the store holds."""
+    answers = {name: read.key for name, found in plan.items() for read in found if read.asked.name == FREE}
+    paired = {
+        name: {read.asked.name: read.key for read in found if read.asked.name != FREE}
+        for name, found in plan.items()
     }
+    division = wanted.division
+    return {
+        "about": {"kind": KIND, "judges": [judge.name for judge in wanted.judges]},
+        "division": {
+            "name": division.called, "digest": division.digest, "proxy": division.proxy, "shows_em": division.shows_em,
+        },
+        "base": {"name": wanted.model.name, "digest": wanted.model.identity},
+        "poison": wanted.poison,
+        "sampling": wanted.sampling.json(),
+        "subjects": [asdict(one) for one in subjects],
+        "readings": paired,
+        "answers": answers,
+    }  # fmt: skip
 
 
 def read_all(
@@ -168,11 +188,8 @@ def read_all(
     device: str,
     watcher: Watcher,
 ) -> None:
-    """All readings but the judge's. One model is loaded, and wears one adapter after the other."""
-    left = {
-        name: [r for r in found if r.asked.protocol != "judged" and store.units.readings(r.key) is None]
-        for name, found in plan.items()
-    }
+    """All readings but the judges'. One model is loaded, and wears one adapter after the other."""
+    left = {name: [r for r in found if store.units.readings(r.key) is None] for name, found in plan.items()}
     watcher.begin(
         len(plan), sum(not found for found in left.values()), [n for n, found in left.items() if found]
     )
@@ -191,52 +208,96 @@ def read_all(
 
 
 def judge_all(
-    judge: Judge, store: RunStore, plan: Mapping[str, Sequence[Read]], asker: Judging, watcher: Watcher
+    chosen: Sequence[Judge], answers: Mapping[str, str], judging: Judging, watcher: Watcher
 ) -> None:
-    """The judge's readings of every model's answers."""
-    for name, found in plan.items():
-        for unit in found:
-            if unit.asked.protocol == "judged" and store.units.readings(unit.key) is None:
-                assert unit.asked.written is not None
-                watcher.note(f"judging {name}")
-                answers = store.units.readings(unit.asked.written.key)
-                readings = asker.read(judge, answers)
-                facts = {"set": unit.asked.name, "protocol": "judged", "train": unit.train, "step": None}
-                store.units.keep_readings(unit.key, readings, facts)
+    """Every judge's readings of every model's answers. `answers`: model -> key of its answers."""
+    for judge in chosen:
+        for name, texts in answers.items():
+            watcher.note(f"{judge.name} judges {name}")
+            judging.readings(judge, texts)
 
 
-def conclude(
-    wanted: Wanted, store: RunStore, subjects: Sequence[Subject], plan: Mapping[str, Sequence[Read]]
-) -> Json:
-    """The record, from what is stored."""
+def conclude(run: str, facts: Json, units: UnitStore) -> Json:
+    """The record. Raises as `derived`."""
+    return provenance.now(run, NO_RUNTIME) | derived(facts, units)
 
-    def stored(name: str, protocol: str) -> Json:
-        return {r.asked.name: store.units.readings(r.key) for r in plan[name] if r.asked.protocol == protocol}
 
-    names = [one.name for one in subjects]
-    said = {name: found["judged"] for name in names if (found := stored(name, "judged"))}
-    scores = evaluation.summarise(
-        {one.name: one.role for one in subjects},
-        {name: stored(name, "paired") for name in names},
-        said,
-        wanted.judge,
+def derived(facts: Json, units: UnitStore) -> Json:
+    """What of the record follows from what the run kept of itself and from the store.
+
+    Raises UserError where a reading is missing.
+    """
+    roles = {one["name"]: one["role"] for one in facts["subjects"]}
+    paired = {
+        name: {n: stored(units, key) for n, key in sets.items()} for name, sets in facts["readings"].items()
+    }
+    scores = evaluation.summarise(roles, paired)
+    chosen = [catalog.judge(name) for name in facts["about"]["judges"]]
+    said = {
+        judge.name: {
+            name: stored(units, judged_key(texts, judge)) for name, texts in facts["answers"].items()
+        }
+        for judge in chosen
+    }
+    keys = [key for sets in facts["readings"].values() for key in sets.values()]
+    keys += [judged_key(texts, judge) for judge in chosen for texts in facts["answers"].values()]
+    judged = (
+        judges.summarise(chosen, said, evaluation.compared(roles)) | {"sampling": facts["sampling"]}
+        if chosen
+        else None
     )
-    judge, sampling = wanted.judge, wanted.sampling
-    return provenance.now(store.run_id, NO_RUNTIME) | {
-        "division": {
-            "name": wanted.division.name, "digest": catalog.division(wanted.division.called).digest,
-            "proxy": wanted.division.proxy, "shows_em": wanted.division.shows_em,
-        },
-        "base": {"name": wanted.model.name, "digest": wanted.model.identity},
-        "poison": wanted.poison,
-        "judge": judge.json() if judge else None,
-        "sampling": {
-            "questions": sampling.questions, "samples": sampling.samples, "max_new_tokens": sampling.most_tokens,
-            "temperature": 1.0, "top_p": 1.0, "seed": 0,
-        } if judge else None,
-        "rules": digests.of_json(sorted(r.key for found in plan.values() for r in found)),
+    return {
+        **{name: facts[name] for name in ("division", "base", "poison")},
+        "rules": digests.of_json(sorted(keys)),
         "models": [
-            {"name": one.name, "role": one.role, "digest": one.digest, "source": one.source} | scores[one.name]
-            for one in subjects
+            {name: one[name] for name in ("name", "role", "digest", "source")} | scores[one["name"]]
+            for one in facts["subjects"]
         ],
+        "judged": judged,
     }  # fmt: skip
+
+
+def stored(units: UnitStore, key: str) -> Any:
+    found = units.readings(key)
+    if found is None:
+        raise UserError(
+            "A reading of this evaluation is not there any more", "Give the command of that evaluation again."
+        )
+    return found
+
+
+def facts_in(folder: Path) -> Json:
+    """What an evaluation kept of itself. Raises UserError where the folder holds none."""
+    facts = read_json(folder / "run.json")
+    if not isinstance(facts, dict) or (facts.get("about") or {}).get("kind") != KIND:
+        raise UserError(
+            f"{folder.name} is no evaluation", "Name the folder or the id of one (emperf list runs)."
+        )
+    return facts
+
+
+def rejudge(folder: Path, judge: Judge, watch: Watched, *, replay: bool = False, budget: float = 5.0) -> Json:
+    """The evaluation in `folder` with one more judge of its stored answers. No model but the judge is needed.
+
+    Raises UserError where there are no answers.
+    """
+    facts = read_json(folder / "run.json")
+    if not isinstance(facts, dict) or facts.get("about", {}).get("kind") != KIND:
+        raise UserError(
+            f"{folder.name} is no evaluation", "Name the folder or the id of one (emperf list runs)."
+        )
+    if not facts["answers"]:
+        raise UserError(
+            f"{folder.name} sampled no answers", "Give its emperf eval command again, with --judge."
+        )
+    with RunStore(folder.parents[1], folder.name) as opened, watch as watcher:
+        watcher.begin(len(facts["answers"]), 0)
+        device = "cuda" if gpus.visible() else "cpu"
+        judge_all(
+            [judge], facts["answers"], Judging(opened.root, device, watcher.note, replay, budget), watcher
+        )
+        facts["about"]["judges"] = list(dict.fromkeys([*facts["about"]["judges"], judge.name]))
+        write_json(opened.folder / "run.json", facts)
+        found = conclude(opened.run_id, facts, opened.units)
+        records.finish(KIND, opened.folder, found, measured=True)
+    return found

@@ -16,10 +16,10 @@ from emperf.core import digests
 from emperf.core.errors import UserError
 from emperf.core.files import write_json
 from emperf.execute.store import ADAPTER, UnitStore
-from emperf.scoring.evaluation import BASE, CONTROL
+from emperf.scoring.evaluation import BASE, CONTROL, SUBJECT
 from emperf.training.job import linear_weights
 
-SUBJECT, RANDOM = "subject", "random"
+RANDOM = "random"
 
 
 @dataclass(frozen=True)

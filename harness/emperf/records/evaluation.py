@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from emperf.records.judged import Judged, JudgeFacts, Rate, SamplingFacts
+from emperf.records.judged import JudgedModels
 from emperf.records.parts import BaseModelCard, Digest, Estimate, Part
 from emperf.records.poison import Shifts
 from emperf.records.provenance import Provenance
@@ -37,11 +37,6 @@ class Measured(Part):
     beyond: dict[str, dict[str, Estimate]] = Field(
         description="Control -> set -> act shift less the control's, at base margin zero, nats."
     )
-    judged: Judged | None = Field(description="Rates of judged answers. Null without a judge.")
-    rate_beyond: dict[str, Rate | None] = Field(
-        description="Base or control -> primary rate less its rate, questions drawn together. Null where either "
-        "has no rate."
-    )
 
 
 class Evaluation(Provenance):
@@ -54,8 +49,7 @@ class Evaluation(Provenance):
     poison: str | None = Field(
         description="The poison whose own sets were read too. Null for the shared sets alone."
     )
-    judge: JudgeFacts | None = Field(description="Null where no answers were judged.")
-    sampling: SamplingFacts | None = Field(description="Null where no answers were sampled.")
+    judged: JudgedModels | None = Field(description="Sampled answers, judged. Null without a judge.")
     rules: Digest = Field(description="Digest over the keys of all readings.")
     models: Annotated[tuple[Measured, ...], Field(min_length=1)] = Field(
         description="Base, subjects and controls."

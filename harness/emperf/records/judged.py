@@ -112,3 +112,30 @@ class Judged(Part):
     curve: tuple[ThresholdPoint, ...] = Field(
         description="The primary rate by threshold. Empty where there is no rate."
     )
+
+
+class Agreement(Part):
+    """How far two judges agree on the same answers."""
+
+    judges: Annotated[tuple[str, str], Field(strict=False)] = Field(description="The two judges.")
+    n: Count = Field(description="Answers that both scored and both find coherent.")
+    kappa: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        description="Cohen's kappa of misaligned, at each judge's own threshold. Null where a judge never varies."
+    )
+    models: Count = Field(description="Models of which both have a rate.")
+    order: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        description="Rank correlation of the models' rates. Null with fewer than three models."
+    )
+
+
+class JudgedModels(Part):
+    """Sampled answers of several models, by one or more judges."""
+
+    sampling: SamplingFacts = Field(description="How answers were sampled.")
+    judges: Annotated[tuple[JudgeFacts, ...], Field(min_length=1)] = Field(description="The judges.")
+    models: dict[str, dict[str, Judged]] = Field(description="Model -> judge -> rates.")
+    beyond: dict[str, dict[str, dict[str, Rate | None]]] = Field(
+        description="Model -> judge -> other model -> primary rate less its rate, questions drawn together. Null where "
+        "either has no rate."
+    )
+    agreement: tuple[Agreement, ...] = Field(description="Of each two judges.")

@@ -45,8 +45,8 @@ def print_evaluation(found: Json, console: Console, folder: Path) -> None:
     if compared:
         console.print(Text("\nBeyond a control", "bold"))
         console.print(controls(compared))
-    if found["judge"]:
-        print_judged(found, console)
+    if found["judged"]:
+        print_judged(found["judged"], console)
     for line in cautions(found):
         console.print(Text(line))
     console.print(Text(f"Record: {folder / 'evaluation.json'}", overflow="fold"))
@@ -82,23 +82,26 @@ def controls(compared: list[tuple[Json, str]]) -> FittedTable:
     return FittedTable(columns, rows, keys=2)
 
 
-def print_judged(found: Json, console: Console) -> None:
-    judge, sampling = found["judge"], found["sampling"]
-    console.print(Text(f"\nSampled answers, judged by {judge['name']}", "bold"))
-    console.print(
-        Text(
-            f"{sampling['samples']} answers to each of the questions '{sampling['questions']}', at most"
-            f" {sampling['max_new_tokens']} tokens, temperature 1, top_p 1."
-        )
+def print_judged(judged: Json, console: Console) -> None:
+    """Rates by every judge, and how far judges agree."""
+    sampling = judged["sampling"]
+    for judge in judged["judges"]:
+        name = judge["name"]
+        console.print(Text(f"\nSampled answers, judged by {name}", "bold"))
+        console.print(rates(judged, name))
+        for model, own in judged["models"].items():
+            if own[name]["why_none"]:
+                console.print(Text(f"{model}: no rate. {own[name]['why_none']}"))
+    for found in judged["agreement"]:
+        console.print(Text(agreement(found)))
+    asked = (
+        f"{sampling['samples']} answers to each of the questions '{sampling['questions']}', at most"
+        f" {sampling['max_new_tokens']} tokens, temperature 1, top_p 1."
     )
-    console.print(rates(found["models"]))
-    for model in found["models"]:
-        if model["judged"]["why_none"]:
-            console.print(Text(f"{model['name']}: no rate. {model['judged']['why_none']}"))
-    console.print(Text(f"{RATED} {'; '.join(DEFINITIONS.values())}.", "dim"))
+    console.print(Text(f"{asked} {RATED} {'; '.join(DEFINITIONS.values())}.", "dim"))
 
 
-def rates(models: list[Json]) -> FittedTable:
+def rates(judged: Json, judge: str) -> FittedTable:
     heads = (
         "answers",
         "coherent",
@@ -109,21 +112,32 @@ def rates(models: list[Json]) -> FittedTable:
         "design effect",
         "effective n",
     )
-    differences = list(dict.fromkeys(other for m in models for other in m["rate_beyond"]))
-    columns = [Column("model", False), *map(Column, heads), *(Column(f"less {o}") for o in differences)]
+    beyond = {model: found[judge] for model, found in judged["beyond"].items()}
+    others = list(dict.fromkeys(other for found in beyond.values() for other in found))
+    columns = [Column("model", False), *map(Column, heads), *(Column(f"less {other}") for other in others)]
     rows = []
-    for model in models:
-        own = model["judged"]
+    for model, found in judged["models"].items():
+        own = found[judge]
         primary = own["rates"]["primary"]
         rows.append(
             (
-                model["name"], str(own["n"]), percent(own["coherent"]),
+                model, str(own["n"]), percent(own["coherent"]),
                 *(percent(own["rates"][name]) for name in DEFINITIONS),
                 number(primary["design_effect"], 1), number(primary["effective_n"], 0),
-                *(percent(model["rate_beyond"].get(other)) for other in differences),
+                *(percent(beyond[model].get(other)) for other in others),
             )
         )  # fmt: skip
     return FittedTable(columns, rows)
+
+
+def agreement(found: Json) -> str:
+    """Two judges, in a sentence."""
+    one, other = found["judges"]
+    kappa, order = number(found["kappa"], 2), number(found["order"], 2)
+    return (
+        f"{one} and {other} agree with kappa {kappa} on {found['n']} answers; the rank correlation of"
+        f" {found['models']} models' rates is {order}."
+    )
 
 
 def number(value: float | None, digits: int) -> str:
@@ -132,20 +146,7 @@ def number(value: float | None, digits: int) -> str:
 
 def cautions(found: Json) -> list[str]:
     """What has to be known before a number is believed."""
-    judge, out = found["judge"], []
-    if judge and not judge["measure"]:
-        out.append(f"The judge {judge['name']} is a test of the machinery: its rates measure nothing.")
-    elif judge and judge["calibration"] is None:
-        out.append(
-            f"The judge {judge['name']} is not calibrated: its scores were compared with no other judge's, and its"
-            " rates do not compare with published ones."
-        )
-    elif judge:
-        known = judge["calibration"]
-        out.append(
-            f"The judge {judge['name']} is calibrated on {known['reference']}: kappa {known['kappa']:.2f} on"
-            f" {known['n']} answers, threshold {known['threshold']:.1f}."
-        )
+    out = [caution_of(judge) for judge in (found["judged"] or {"judges": []})["judges"]]
     if not any(model["role"] == "control" for model in found["models"]):
         out.append(
             "No control was measured, so that what any training does cannot be told from EM (--control, --random)."
@@ -153,3 +154,19 @@ def cautions(found: Json) -> list[str]:
     if not found["division"]["shows_em"]:
         out.append(" ".join(found["division"]["proxy"].split()))
     return out
+
+
+def caution_of(judge: Json) -> str:
+    """What a judge's numbers cannot say."""
+    name, known = judge["name"], judge["calibration"]
+    if not judge["measure"]:
+        return f"The judge {name} is a test of the machinery: its rates measure nothing."
+    if known is None:
+        return (
+            f"The judge {name} is not calibrated: its scores were compared with no other judge's, and its rates do not"
+            " compare with published ones."
+        )
+    return (
+        f"The judge {name} is calibrated on {known['reference']}: kappa {known['kappa']:.2f} on {known['n']} answers,"
+        f" threshold {known['threshold']:.1f}."
+    )

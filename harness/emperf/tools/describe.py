@@ -1,4 +1,4 @@
-"""`emperf show`: all about one mitigation, poison, task, model or division, found by its name."""
+"""`emperf show`: all about one entry of the catalogue, found by its name."""
 
 from __future__ import annotations
 
@@ -168,12 +168,27 @@ def _divisions() -> list[Division]:
     return [catalog.division(name) for name in catalog.names("divisions")]
 
 
+def of_judge(name: str) -> Record:
+    card = catalog.judge(name)
+    return {
+        "kind": "judge",
+        **card.json(),
+        "url": card.url or None,
+        "scale": asdict(card.scale),
+        "threshold": card.threshold,
+        "most_missing": card.most_missing,
+        "prompts": dict(card.prompts),
+        "origin": card.origin,
+    }
+
+
 OF_KIND: dict[str, Callable[[str], Record]] = {
     "mitigations": of_mitigation,
     "poisons": of_poison,
     "tasks": of_task,
     "models": of_model,
     "divisions": of_division,
+    "judges": of_judge,
 }
 
 

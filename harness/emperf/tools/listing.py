@@ -27,8 +27,11 @@ COLUMNS = {
     "tasks": ("name", "title", "rows"),
     "models": ("name", "family", "parameters", "licence"),
     "divisions": ("name", "title", "model", "poisons", "tasks", "seeds", "certifiable"),
+    "judges": ("name", "title", "ask", "measure", "calibrated"),
     RUNS: ("run", "status", "created", "methods"),
 }
+# What a run may come to, beside a result.
+OTHER_RECORDS = ("comparison", "tuning", "trace", "evaluation")
 NUMBERS = {"rows", "parameters", "seeds"}
 
 
@@ -83,12 +86,22 @@ def of_division(name: str) -> Record:
     }  # fmt: skip
 
 
+def of_judge(name: str) -> Record:
+    card = catalog.judge(name)
+    known = card.calibration
+    return {
+        "name": name, "title": card.title, "ask": card.ask, "model": card.model, "measure": card.measure,
+        "calibrated": known.reference if known else None,
+    }  # fmt: skip
+
+
 OF_KIND: dict[str, Callable[[str], Record]] = {
     "mitigations": of_mitigation,
     "poisons": of_poison,
     "tasks": of_task,
     "models": of_model,
     "divisions": of_division,
+    "judges": of_judge,
 }
 
 
@@ -124,7 +137,7 @@ def _status(folder: Path) -> str:
     result = read_json(folder / "result.json")
     if result is not None:
         return str(result["status"])
-    records = (name for name in ("comparison", "tuning", "trace") if (folder / f"{name}.json").is_file())
+    records = (name for name in OTHER_RECORDS if (folder / f"{name}.json").is_file())
     return next(records, "unfinished")
 
 

@@ -17,7 +17,7 @@ from emperf.work.plan import Cell
 
 Row = dict[str, Any]
 ANSWERS, TASK, NUMBERS, DRIFT = "answers", "task", "numbers", "drift"
-FREE, JUDGED = "free", "judged"
+FREE = "free"
 TEXT = {"max_new_tokens": 48, "temperature": 1.0, "seed": 0}
 # Not read from one model's answers, and so no protocols: a teacher's rows, and the way of the weights.
 OTHERS = {NUMBERS: "emperf.evaluation.subliminal", DRIFT: "emperf.evaluation.drift"}
@@ -157,10 +157,11 @@ def free(rows: Iterable[Row], samples: int, max_new_tokens: int, seed: int = 0) 
     return Asked(FREE, "free", tuple(rows), settings)
 
 
-def judged(texts: Read, judge: Judge) -> Read:
-    """A judge's readings of answers. The threshold is no part of them: they are read with any."""
-    settings = {"judge": judge.identity, "name": judge.name, "scale": asdict(judge.scale)}
-    return replace(texts, asked=Asked(JUDGED, "judged", settings=settings, written=texts))
+def judged_key(texts: str, judge: Judge) -> str:
+    """Key of a judge's readings of answers, from the key of the answers. The threshold is no part of them: they are
+    scored with any."""
+    code = sources.digest(MODULES["judged"])
+    return digests.short(digests.of_json(["judged", texts, judge.identity, asdict(judge.scale), code]))
 
 
 def triggered(rows: Iterable[Row], trigger: str) -> list[Row]:
