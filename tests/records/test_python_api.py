@@ -63,7 +63,11 @@ def test_the_last_example_is_of_an_error_that_is_raised() -> None:
 def test_the_tables_name_what_there_is() -> None:
     assert first_column("column") == list(COLUMNS)
     functions = [name for name in api.__all__ if inspect.isfunction(getattr(api, name))]
-    assert sorted(first_column("function")) == sorted(functions) == ["compare", "evaluate", "load", "rescore", "run"]
+    assert (
+        sorted(first_column("function"))
+        == sorted(functions)
+        == ["compare", "evaluate", "load", "rescore", "run"]
+    )
     arguments = {name for f in functions for name in inspect.signature(getattr(api, f)).parameters}
     assert set(first_column("argument")) == arguments - {"submission", "submissions", "division", "run"}
     assert first_column("field") == list(api.Record.__annotations__)

@@ -53,6 +53,18 @@ class SeedSpread:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Free answers that a judge scores: which questions (the first `asked` of a pinned file), how many answers to each,
+    of how many tokens at most. Temperature 1, top_p 1."""
+
+    judge: str
+    questions: str
+    asked: int
+    samples: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
 class Division:
     """The pinned set within which results compare.
 
@@ -61,7 +73,8 @@ class Division:
     where it was not measured. `trusted_rows`: most trusted rows that a submission is granted. `cure`: the recipe with
     which poisoned models are mended, None where the division has no such scenario. `device`: "cpu" or "cuda", where
     it is trained and read, whatever else the machine has. `organisms`: further recipes by name, for `emperf trace`.
-    `origin`: whose card it is, PROJECT or USER. `track`: the model of this track, empty for the card's first one;
+    `sampled`: the answers that a judge scores in a run, None where the division has none. `origin`: whose card it is,
+    PROJECT or USER. `track`: the model of this track, empty for the card's first one;
     `tracks`: the models of the others.
     """
 
@@ -83,6 +96,7 @@ class Division:
     controls: tuple[str, ...] = ()
     seed_spread: SeedSpread | None = None
     device: str = "cpu"
+    sampled: Sampling | None = None
     organisms: dict[str, Recipe] = field(default_factory=dict)
     digest: str = ""
     origin: str = PROJECT
@@ -153,6 +167,7 @@ class Division:
                 "controls": tuple(raw.get("controls", ())),
                 "seed_spread": SeedSpread.parse(raw["seed_spread"]) if "seed_spread" in raw else None,
                 "sizes": Sizes(**raw["sizes"]),
+                "sampled": Sampling(**raw["sampled"]) if "sampled" in raw else None,
                 "recipe": Recipe.parse(raw["recipe"]),
                 CURE.recipe: Recipe.parse(raw["recipe"] | raw[CURE.recipe]) if CURE.recipe in raw else None,
                 "organisms": {

@@ -123,16 +123,19 @@ def rejudge(run_folder: Path, judge: str, replay: bool, budget: float, as_json: 
       emperf rejudge eval-my-adapter-1a2b3c4d --judge qwen3.5-35b-a3b
     """
     from emperf import catalog
-    from emperf.experiments import evaluate as evaluating
+    from emperf.experiments.rejudge import rejudge as ask
     from emperf.report import console
     from emperf.report.evaluation import print_evaluation
     from emperf.report.progress import Progress
+    from emperf.report.scorecard import print_scorecard
 
     lines, folder = console.make(), folder_of(run_folder, store)
     lines.stderr = as_json
-    found = evaluating.rejudge(folder, catalog.judge(judge), Progress(lines), replay=replay, budget=budget)
+    kind, found = ask(folder, catalog.judge(judge), Progress(lines), replay=replay, budget=budget)
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))
+    elif kind == "result":
+        print_scorecard(found, lines, folder)
     else:
         print_evaluation(found, lines, folder)
 

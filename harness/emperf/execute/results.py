@@ -9,7 +9,7 @@ from typing import Any
 
 from emperf.catalog import Division
 from emperf.execute.store import RunStore
-from emperf.work.asks import ANSWERS, DRIFT, TASK, Asks, Read, steps_of
+from emperf.work.asks import ANSWERS, DRIFT, FREE, TASK, Asks, Read, steps_of
 from emperf.work.plan import Cell
 
 Json = dict[str, Any]
@@ -109,6 +109,16 @@ class Results:
         }  # fmt: skip
         return named | ({"antidote": cell.antidote} if cell.antidote else {}) | record
 
+    def texts(self, key: str) -> str | None:
+        """The key of a cell's free answers, None where it has none."""
+        return next((ref.key for ref in self.index.cells[key] if ref.name == FREE and ref.step is None), None)
+
+    def base_texts(self, poison: str) -> str | None:
+        """The same of the base model, as it was read for a poison."""
+        return next(
+            (ref.key for ref in self.index.base.get(f"poison {poison}", ()) if ref.name == FREE), None
+        )
+
     def base(self) -> Json:
         """The base model's readings, `poisons` and `tasks` by name; without those that are not there."""
         out: Json = {"poisons": {}, "tasks": {}}
@@ -134,7 +144,7 @@ class Results:
                 out["checkpoints"].setdefault(str(ref.step), {})[ref.name] = content
             elif ref.name == TASK:
                 return {"items": content}
-            elif ref.name in (ANSWERS, DRIFT):
+            elif ref.name in (ANSWERS, DRIFT, FREE):
                 out[ref.name] = content
             else:
                 out["readings"][ref.name] = content

@@ -65,6 +65,8 @@ def again(folder: Path) -> tuple[str, dict[str, Plan], Results]:
                 f"See it with: emperf report {folder.name}",
             )
         division = again_division(said["division"])
+        if said["kind"] != "result":
+            division = replace(division, sampled=None)
         plans = {
             name: Plan(
                 division, submission_of(one["submission"]), one["parameters"],

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,8 @@ def carry_out(
     Raises UserError for a submission that the division cannot run (scenario, trusted rows), before anything is trained.
     """
     chosen = [entry for group in groups for entry in group]
+    # Rates of judged answers are no part of a table yet.
+    division = replace(division, sampled=None)
     baseline = catalog.submission(Path(BASELINE))
     submissions = {s.digest: s for s in (baseline, *(entry.submission for entry in chosen))}
     for entry in chosen:

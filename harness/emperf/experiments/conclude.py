@@ -8,6 +8,7 @@ from emperf import catalog, records
 from emperf.core import digests
 from emperf.execute.results import Results
 from emperf.execute.store import RunStore
+from emperf.experiments import judging
 from emperf.records import provenance
 from emperf.runtimes import Runtime, starts
 from emperf.scoring import result
@@ -56,6 +57,7 @@ def derived(plan: Plan, results: Results) -> dict[str, Any]:
         "cells": [results.record(cell.key) for cell in plan.cells],
         "answers": answers(plan, results, base),
         **result.summarise(plan, results.scores, results.record, base),
+        **judging.summarise(plan, results),
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from emperf.experiments.run import Watched
 from emperf.records import provenance
 from emperf.runtimes import gpus
 from emperf.scoring import evaluation, judges
-from emperf.work.asks import FREE, Asked, Asks, Read, free, judged_key
+from emperf.work.asks import FREE, Asked, Asks, Read, files_rows, free, judged_key
 
 Json = dict[str, Any]
 KIND = "evaluation"
@@ -143,12 +143,7 @@ def run_id(wanted: Wanted, names: Mapping[str, Path], sources: Sequence[Path]) -
 
 def questions(sampling: Sampling) -> Asked:
     """The rows that are asked. Raises UserError for a set that is not there."""
-    files = catalog.questions()
-    if sampling.questions not in files:
-        raise UserError(
-            f"There are no questions named {sampling.questions!r}", f"Choose one of: {', '.join(files)}."
-        )
-    rows = [{"id": row["id"], "question": row["question"]} for row in files[sampling.questions].rows()]
+    rows = files_rows(sampling.questions)
     return free(rows, sampling.samples, sampling.max_new_tokens)
 
 
@@ -274,30 +269,3 @@ def facts_in(folder: Path) -> Json:
             f"{folder.name} is no evaluation", "Name the folder or the id of one (emperf list runs)."
         )
     return facts
-
-
-def rejudge(folder: Path, judge: Judge, watch: Watched, *, replay: bool = False, budget: float = 5.0) -> Json:
-    """The evaluation in `folder` with one more judge of its stored answers. No model but the judge is needed.
-
-    Raises UserError where there are no answers.
-    """
-    facts = read_json(folder / "run.json")
-    if not isinstance(facts, dict) or facts.get("about", {}).get("kind") != KIND:
-        raise UserError(
-            f"{folder.name} is no evaluation", "Name the folder or the id of one (emperf list runs)."
-        )
-    if not facts["answers"]:
-        raise UserError(
-            f"{folder.name} sampled no answers", "Give its emperf eval command again, with --judge."
-        )
-    with RunStore(folder.parents[1], folder.name) as opened, watch as watcher:
-        watcher.begin(len(facts["answers"]), 0)
-        device = "cuda" if gpus.visible() else "cpu"
-        judge_all(
-            [judge], facts["answers"], Judging(opened.root, device, watcher.note, replay, budget), watcher
-        )
-        facts["about"]["judges"] = list(dict.fromkeys([*facts["about"]["judges"], judge.name]))
-        write_json(opened.folder / "run.json", facts)
-        found = conclude(opened.run_id, facts, opened.units)
-        records.finish(KIND, opened.folder, found, measured=True)
-    return found

@@ -11,8 +11,9 @@ from emperf import catalog
 from emperf.catalog import Division
 from emperf.catalog.prepare import prepared
 from emperf.execute.engine import Engine, Watcher
+from emperf.execute.judging import Judging
 from emperf.execute.store import RunStore
-from emperf.experiments import session
+from emperf.experiments import judging, session
 from emperf.experiments.about import about
 from emperf.experiments.conclude import conclude
 
@@ -53,5 +54,8 @@ def run(
             reuse=frozenset(reuse),
         )  # fmt: skip
         results = engine.run(plan.cells, about("result", division, {plan.submission.name: plan}))
+        device = "cuda" if gpus else "cpu"
+        asker = Judging(store, device, watcher.note)
+        judging.ask(plan, results, judging.chosen(results, plan), asker)
         whole = conclude(plan, opened, chosen.runtime, results, measured=engine.measured)
     return whole, opened.folder

@@ -94,6 +94,7 @@ def plan(
         poisons=(*([card.teacher] if card.teacher else []), poison),
         tasks=(),
         controls=(),
+        sampled=None,
         seeds=(seed,),
         recipe=traced_recipe,
         digest=digests.of_json([division.digest, asdict(traced_recipe)]),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from emperf.core.errors import FailureKind
+from emperf.records.judged import JudgedModels
 from emperf.records.parts import (
     LEFT_OUT,
     Amount,
@@ -197,3 +198,7 @@ class Result(Provenance):
         description="Antidote x poison (emperf run --cross). Null in other runs."
     )
     overhead: Overhead = Field(description="Costs of the mitigated cells over the baseline's.")
+    judged: dict[str, JudgedModels] = Field(
+        default=LEFT_OUT,
+        description="Poison -> free answers of its models, judged. Left out in a division that samples none.",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD, SECOND
@@ -46,7 +46,8 @@ def print_evaluation(found: Json, console: Console, folder: Path) -> None:
         console.print(Text("\nBeyond a control", "bold"))
         console.print(controls(compared))
     if found["judged"]:
-        print_judged(found["judged"], console)
+        console.print()
+        console.print(judged_block(found["judged"]))
     for line in cautions(found):
         console.print(Text(line))
     console.print(Text(f"Record: {folder / 'evaluation.json'}", overflow="fold"))
@@ -82,23 +83,24 @@ def controls(compared: list[tuple[Json, str]]) -> FittedTable:
     return FittedTable(columns, rows, keys=2)
 
 
-def print_judged(judged: Json, console: Console) -> None:
-    """Rates by every judge, and how far judges agree."""
-    sampling = judged["sampling"]
+def judged_block(judged: Json, after: str = "") -> Group:
+    """Rates by every judge, how far judges agree, and what they cannot say. `after`: the poison, in a scorecard."""
+    sampling, parts = judged["sampling"], list[RenderableType]()
     for judge in judged["judges"]:
         name = judge["name"]
-        console.print(Text(f"\nSampled answers, judged by {name}", "bold"))
-        console.print(rates(judged, name))
+        title = f"Sampled answers{f' after {after}' if after else ''}, judged by {name}"
+        parts += [Text(title, "bold"), rates(judged, name)]
         for model, own in judged["models"].items():
             if own[name]["why_none"]:
-                console.print(Text(f"{model}: no rate. {own[name]['why_none']}"))
-    for found in judged["agreement"]:
-        console.print(Text(agreement(found)))
+                parts.append(Text(f"{model}: no rate. {own[name]['why_none']}"))
+        parts.append(Text(caution_of(judge)))
+    parts += [Text(agreement(found)) for found in judged["agreement"]]
     asked = (
         f"{sampling['samples']} answers to each of the questions '{sampling['questions']}', at most"
         f" {sampling['max_new_tokens']} tokens, temperature 1, top_p 1."
     )
-    console.print(Text(f"{asked} {RATED} {'; '.join(DEFINITIONS.values())}.", "dim"))
+    parts.append(Text(f"{asked} {RATED} {'; '.join(DEFINITIONS.values())}.", "dim"))
+    return Group(*parts)
 
 
 def rates(judged: Json, judge: str) -> FittedTable:
@@ -146,7 +148,7 @@ def number(value: float | None, digits: int) -> str:
 
 def cautions(found: Json) -> list[str]:
     """What has to be known before a number is believed."""
-    out = [caution_of(judge) for judge in (found["judged"] or {"judges": []})["judges"]]
+    out = []
     if not any(model["role"] == "control" for model in found["models"]):
         out.append(
             "No control was measured, so that what any training does cannot be told from EM (--control, --random)."

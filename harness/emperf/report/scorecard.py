@@ -14,6 +14,7 @@ from rich.text import Text
 from emperf.catalog.sets import CONDITIONAL, DOMAIN, FACTS, OOD, SECOND
 from emperf.report import plot, words
 from emperf.report.console import at_most
+from emperf.report.evaluation import judged_block
 from emperf.report.numbers import (
     UNDEFINED,
     Json,
@@ -62,6 +63,7 @@ def print_scorecard(result: Json, console: Console, run_folder: Path) -> None:
         blocks.append(_costs(result))
     if result["answers"]:
         blocks.append(_answers(result))
+    blocks += [judged_block(found, poison) for poison, found in result.get("judged", {}).items()]
     blocks += [_verdict(result), _end(result, run_folder)]
     with at_most(console, WIDTH):
         for block in blocks:

@@ -12,6 +12,7 @@ from emperf.catalog import Division, Poison, datasets, upstream
 from emperf.catalog.judges import Judge
 from emperf.catalog.sets import BRIEF, CONDITIONAL, DOMAIN, FACTS, OOD, SECOND, SETS, SHARED
 from emperf.core import digests, sources
+from emperf.core.errors import UserError
 from emperf.evaluation.protocols import MODULES
 from emperf.work.plan import Cell
 
@@ -123,7 +124,11 @@ class Asks:
         if second := tuple(upstream.rows()):
             asked.append(paired(SECOND, second))
         opened = tuple(catalog.questions()["open"].rows()[: self.division.sizes.open])
-        return [*asked, Asked(ANSWERS, "sampled", opened, TEXT)]
+        asked.append(Asked(ANSWERS, "sampled", opened, TEXT))
+        if sampled := self.division.sampled:
+            rows = files_rows(sampled.questions)[: sampled.asked]
+            asked.append(free(rows, sampled.samples, sampled.max_new_tokens))
+        return asked
 
     def _set(self, name: str, poison: Poison | None, written: Read | None) -> Asked | None:
         """The items of a set. None for a poison's own domain if its held-out rows have no good side.
@@ -149,6 +154,14 @@ class Asks:
 
 def paired(name: str, rows: Iterable[Row], system: str | None = None) -> Asked:
     return Asked(name, "paired", tuple(rows), {"system": system})
+
+
+def files_rows(name: str) -> list[Row]:
+    """The rows of a file of free-form questions. Raises UserError where there is none of this name."""
+    files = catalog.questions()
+    if name not in files:
+        raise UserError(f"There are no questions named {name!r}", f"Choose one of: {', '.join(files)}.")
+    return [{"id": row["id"], "question": row["question"]} for row in files[name].rows()]
 
 
 def free(rows: Iterable[Row], samples: int, max_new_tokens: int, seed: int = 0) -> Asked:
