@@ -10,7 +10,7 @@ import numpy as np
 from emperf import catalog
 from emperf.experiments.evaluate import NO_RUNTIME, Sampling
 from emperf.records import provenance
-from emperf.scoring import evaluation, judges
+from emperf.scoring import evaluation, ratings
 
 Json = dict[str, Any]
 DIGEST = "sha256:" + "0" * 64
@@ -63,6 +63,6 @@ def made(*names: str) -> Json:
             {"name": name, "role": role, "digest": DIGEST, "source": name} | scores[name]
             for name, role in ROLES.items()
         ],
-        "judged": judges.summarise(chosen, said, evaluation.compared(ROLES))
+        "judged": ratings.summarise(chosen, said, evaluation.compared(ROLES))
         | {"sampling": Sampling().json()},
     }

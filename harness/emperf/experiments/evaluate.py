@@ -26,7 +26,7 @@ from emperf.experiments.imported import Subject, base_of, gather, named
 from emperf.experiments.run import Watched
 from emperf.records import provenance
 from emperf.runtimes import gpus
-from emperf.scoring import evaluation, judges
+from emperf.scoring import evaluation, ratings
 from emperf.work.asks import FREE, Asked, Asks, Read, files_rows, free, judged_key
 
 Json = dict[str, Any]
@@ -237,7 +237,7 @@ def derived(facts: Json, units: UnitStore) -> Json:
     keys = [key for sets in facts["readings"].values() for key in sets.values()]
     keys += [judged_key(texts, judge) for judge in chosen for texts in facts["answers"].values()]
     judged = (
-        judges.summarise(chosen, said, evaluation.compared(roles)) | {"sampling": facts["sampling"]}
+        ratings.summarise(chosen, said, evaluation.compared(roles)) | {"sampling": facts["sampling"]}
         if chosen
         else None
     )

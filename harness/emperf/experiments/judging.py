@@ -11,7 +11,7 @@ from emperf.core.errors import UserError
 from emperf.core.files import read_json
 from emperf.execute.judging import Judging
 from emperf.execute.results import Results
-from emperf.scoring import judges, poisons, result
+from emperf.scoring import poisons, ratings, result
 from emperf.work.asks import judged_key
 from emperf.work.plan import Plan
 
@@ -87,7 +87,7 @@ def summarise(plan: Plan, results: Results) -> Json:
             for judge in used
         }
         against = {who: [other for other in AGAINST.get(who, (BASE,)) if other in texts] for who in texts}
-        found[poison] = judges.summarise(used, said, against | {BASE: []}) | {"sampling": facts}
+        found[poison] = ratings.summarise(used, said, against | {BASE: []}) | {"sampling": facts}
     return {"judged": found}
 
 
