@@ -337,3 +337,46 @@ def test_another_judge_needs_no_model(
     without = next(f for f in (tmp_path / "runs/runs").iterdir() if f != run)
     said = emperf("rejudge", without, "--judge", "other")
     assert plain.exit_code == 0 and said.exit_code == 2 and "sampled no answers" in said.output
+
+
+def test_answers_go_out_as_tables_and_as_logs_of_inspect(
+    benchmark: Tiny, tmp_path: Path, emperf: Callable[..., Any]
+) -> None:
+    import pandas as pd
+
+    folder = saved(benchmark, tmp_path / "mine")
+    found = record(emperf("eval", folder, *ASK, *JUDGED, "--json"))
+    run, rows = tmp_path / "runs/runs" / found["run_id"], len(catalog.questions()["open"].rows())
+    for name in ("a.csv", "a.jsonl"):
+        said = emperf("export", run, "--answers", tmp_path / name)
+        assert said.exit_code == 0, said.output
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert len(table) == 2 * 3 * rows and set(table["model"]) == {"tiny", "mine"}
+    assert {"question_id", "question", "answer", "aligned", "coherent"} <= set(table.columns)
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    written = [line["answer"] for line in lines]
+    assert [answer.replace("\r", "\n") for answer in written] == [
+        answer.replace("\r", "\n") for answer in table["answer"].fillna("").tolist()
+    ]
+    said = emperf("export", run, "--csv", tmp_path / "r.csv")
+    readings = pd.read_csv(tmp_path / "r.csv")
+    assert set(readings["method"]) == {"tiny", "mine"} and set(readings["act"]) == {"good", "bad"}
+    said = emperf("export", run, "--inspect", tmp_path / "logs")
+    assert said.exit_code == 0, said.output
+    log = json.loads((tmp_path / "logs/mine-tiny.json").read_text())
+    assert log["status"] == "success" and len(log["samples"]) == 3 * rows
+    assert log["samples"][0]["output"]["completion"] == log["samples"][0]["messages"][1]["content"]
+    plain = emperf("eval", folder, *ASK, "--json")
+    bare = tmp_path / "runs/runs" / json.loads(plain.stdout)["run_id"]
+    said = emperf("export", bare, "--answers", tmp_path / "b.csv")
+    assert said.exit_code == 2 and "holds no judged answers" in said.output
+
+
+def test_inspects_own_reader_opens_the_logs(
+    benchmark: Tiny, tmp_path: Path, emperf: Callable[..., Any]
+) -> None:
+    log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed")
+    found = record(emperf("eval", saved(benchmark, tmp_path / "mine"), *ASK, *JUDGED, "--json"))
+    emperf("export", tmp_path / "runs/runs" / found["run_id"], "--inspect", tmp_path / "logs")
+    read = log.read_eval_log(str(tmp_path / "logs/mine-tiny.json"))
+    assert read.status == "success" and read.samples[0].scores["aligned"].value is not None

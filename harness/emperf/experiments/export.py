@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emperf.core.files import read_json
+from emperf.execute.store import UnitStore
+from emperf.experiments import evaluate
 from emperf.experiments.about import again
 
 Json = dict[str, Any]
@@ -21,6 +24,9 @@ def rows(folder: Path) -> Iterator[Json]:
     `method` is "base" for the base model; `steps` the checkpoint, None for the trained model; `logp` the mean
     log-probability per token, nats. Raises UserError as `again`.
     """
+    if (read_json(folder / "run.json") or {}).get("about", {}).get("kind") == evaluate.KIND:
+        yield from of_evaluation(folder)
+        return
     _, _, results = again(folder)
     for kind, datasets in results.base().items():
         for name, scores in datasets.items():
@@ -33,6 +39,17 @@ def rows(folder: Path) -> Iterator[Json]:
                 "antidote": cell.antidote or None, "seed": cell.seed,
             }  # fmt: skip
             yield from of_model(named, found)
+
+
+def of_evaluation(folder: Path) -> Iterator[Json]:
+    """The paired readings of an evaluation. `method`: the model's name; `kind`: its role."""
+    facts = evaluate.facts_in(folder)
+    units, roles = UnitStore(folder.parents[1]), {one["name"]: one["role"] for one in facts["subjects"]}
+    for name, sets in facts["readings"].items():
+        readings = {which: evaluate.stored(units, key) for which, key in sets.items()}
+        yield from of_model(
+            {"method": name, "kind": roles[name], "dataset": facts["poison"]}, {"readings": readings}
+        )
 
 
 def of_model(named: Json, scores: Json) -> Iterator[Json]:
