@@ -14,6 +14,7 @@ import click
 
 from emperf.cli.add import add
 from emperf.cli.experiments import compare, trace, tune
+from emperf.cli.judge import judge
 from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
 from emperf.cli.records import export, rescore
 from emperf.cli.show import show
@@ -306,5 +307,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for command in (add, compare, export, rescore, show, trace, tune):
+for command in (add, compare, export, judge, rescore, show, trace, tune):
     main.add_command(command)
