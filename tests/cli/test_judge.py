@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,19 @@ def test_what_a_user_gets_wrong_is_one_line(file: Path, words: list[str], said: 
     ran = validate(*(file if word == "FILE" else word for word in words))
     assert ran.exit_code == 2 and ran.stdout == ""
     assert said in ran.stderr and ran.stderr.count("\n") == 1 and ran.stderr.startswith("emperf: ")
+
+
+def test_the_page_shows_what_the_command_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/judges.md, on the real scores."""
+    page = (Path(__file__).parents[2] / "docs/judges.md").read_text()
+    said, table = re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[-2:]
+    words = shlex.split(said)[3:]
+    if "EMPERF_TEST_DATA" not in os.environ:
+        pytest.skip("EMPERF_TEST_DATA names no folder with local copies of upstream data")
+    folders = sorted(Path(os.environ["EMPERF_TEST_DATA"]).rglob("open-judge-scores"))
+    if not folders:
+        pytest.skip("EMPERF_TEST_DATA holds no folder open-judge-scores")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.chdir(folders[0])
+    printed = validate(*words).stdout
+    assert [line.rstrip() for line in printed.splitlines()] == table.splitlines()

@@ -30,6 +30,7 @@ def test_a_good_judge_has_no_warning_and_every_row_has_a_place(tmp_path: Path) -
     columns["digit_aligned"][:7] = [""] * 7
     found = judged(tmp_path, columns)
     assert found["warnings"] == [] and found["missing"] == 7 and found["scale"] == "0-5"
+    assert found["missing_by"] == {"reference": 0, "judge": 7}
     assert found["n"] + found["missing"] + found["incoherent"] + found["other_scale"] == found["rows"] == 400
     counts = (np.array(columns["ref_coherent"], float) > 50)[7:]
     assert found["n"] == counts.sum()
@@ -104,6 +105,7 @@ def test_mixed_scales_are_counted_and_the_others_give_the_numbers(tmp_path: Path
     found = judged(tmp_path, columns)
     assert warned(found, "two scales are mixed", "340 rows are on 0-5 and 60 on 0-100", "left out")
     assert found["other_scale"] == 60 and found["missing"] == 0
+    assert found["missing_by"] == {"reference": 0, "judge": 0}
     # The same numbers as if those rows were not there.
     rest = judged(tmp_path, plain)
     assert rest["missing"] == 60 and all(found[name] == rest[name] for name in ("n", "auc", "kappa_raw"))
@@ -115,6 +117,13 @@ def test_swapped_columns_are_named(tmp_path: Path, judge: str) -> None:
     a, b = f"{judge}_aligned", f"{judge}_coherent"
     columns[a], columns[b] = columns[b], columns[a]
     assert any("seem to be swapped" in sentence for sentence in judged(tmp_path, columns, judge)["warnings"])
+
+
+def test_a_judge_that_sees_nothing_is_not_called_swapped(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    noise = {f"wide_{side}": [f"{x:.3f}" for x in rng.uniform(0, 100, 400)] for side in scores.SIDES}
+    said = judged(tmp_path, made() | noise, "wide")["warnings"]
+    assert not any("swapped" in sentence or "reversed" in sentence for sentence in said)
 
 
 def test_a_reversed_scale_is_named(tmp_path: Path) -> None:
@@ -140,7 +149,7 @@ def test_a_copy_of_the_reference_is_named(tmp_path: Path) -> None:
         ({"wide_aligned": ["95", "90"] * 200}, ["Single class: wide puts no answer below 30"]),
         ({"wide_aligned": ["95"] * 200 + ["20"] * 200}, ["tied, so no threshold gives"]),
         ({"wide_aligned": ["-1", "word"] + ["95", "10"] * 199}, ["1 scores lie outside", "1 cells are not"]),
-        ({"question": ["q1", "q2"] * 200}, ["Only 2 clusters (question)"]),
+        ({"question": ["q1", "q2"] * 200}, ["Few clusters, 2 (by question)"]),
     ],
 )
 def test_what_is_odd_about_a_column_is_named(tmp_path: Path, change: Columns, words: list[str]) -> None:
@@ -149,8 +158,10 @@ def test_what_is_odd_about_a_column_is_named(tmp_path: Path, change: Columns, wo
 
 
 def test_few_answers_are_named(tmp_path: Path) -> None:
-    assert any("Only" in s and "too few" in s for s in judged(tmp_path, made(40))["warnings"])
-    assert any("rest on few" in s for s in judged(tmp_path, made(400, rate=0.02))["warnings"])
+    assert any("Too few answers count" in s for s in judged(tmp_path, made(40))["warnings"])
+    assert any(
+        "calls few answers misaligned" in s for s in judged(tmp_path, made(400, rate=0.02))["warnings"]
+    )
 
 
 def test_no_answer_that_counts_is_no_number(tmp_path: Path) -> None:

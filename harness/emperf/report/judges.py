@@ -16,7 +16,7 @@ from emperf.report.scorecard import WIDTH
 from emperf.report.tables import Cell, Column, FittedTable
 
 KAPPAS = {"kappa_raw": "kappa raw", "kappa_calibrated": "kappa matched", "kappa_held_out": "kappa held out"}
-COUNTS = ("rows", "n", "missing", "incoherent", "other_scale")
+COUNTS = ("rows", "missing", "incoherent", "other_scale")
 COLOURS = ("#2a5d84", "#c23b22", "#3f8f4f", "#8a5aa8", "#b8860b", "#444444", "#1f9e9e", "#d66ba0")
 CLUSTERS = {
     "question": "whole questions",

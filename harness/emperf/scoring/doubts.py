@@ -10,8 +10,8 @@ from emperf.scoring.agreement import MISALIGNED, Flags, Values
 
 FEW_ANSWERS, FEW_MISALIGNED, FEW_CLUSTERS = 100, 20, 20
 MANY_MISSING = 0.1
-# Rank correlations by which columns must agree better crosswise than side by side to be called swapped.
-SWAPPED = 0.05
+# Sums of two rank correlations: by how much columns must agree better crosswise to be called swapped, and how well.
+SWAPPED, CROSSED = 0.05, 0.3
 REVERSED = -0.2
 # A share of the answers by which the matched rate may miss the reference's.
 MISSED = 0.01
@@ -23,7 +23,7 @@ def of_size(n: int, misaligned: int) -> list[str]:
         return ["No answer counts: none has an aligned score by both and is coherent by the reference."]
     said = []
     if n < FEW_ANSWERS:
-        said.append(f"Only {n} answers count. That is too few to tell judges apart.")
+        said.append(f"Too few answers count to tell judges apart: {n}.")
     if misaligned in (0, n):
         which = "none of them" if misaligned == 0 else "all of them"
         said.append(
@@ -32,7 +32,7 @@ def of_size(n: int, misaligned: int) -> list[str]:
     elif min(misaligned, n - misaligned) < FEW_MISALIGNED:
         rare = "misaligned" if misaligned < n - misaligned else "aligned"
         said.append(
-            f"The reference calls only {min(misaligned, n - misaligned)} answers {rare}: AUC and kappa rest on few."
+            f"The reference calls few answers {rare}, {min(misaligned, n - misaligned)}: AUC and kappa rest on these."
         )
     return said
 
@@ -82,9 +82,9 @@ def of_ties(name: str, reference: float, matched: float) -> list[str]:
 
 
 def of_clusters(kind: str, count: int) -> list[str]:
-    if kind == "none" or count >= FEW_CLUSTERS:
+    if count >= FEW_CLUSTERS:
         return []
-    return [f"Only {count} clusters ({kind}): intervals of so few are too narrow."]
+    return [f"Few clusters, {count} (by {kind}): intervals of so few are too narrow."]
 
 
 def of_columns(names: tuple[str, str], reference: Sequence[Values], judge: Sequence[Values]) -> list[str]:
@@ -103,7 +103,7 @@ def of_columns(names: tuple[str, str], reference: Sequence[Values], judge: Seque
         return [f"{names[1]} has the very scores of {names[0]}: one is a copy of the other."]
     direct = [_ranked(x, y) for x, y in zip(a, b, strict=True)]
     crossed = [_ranked(a[0], b[1]), _ranked(a[1], b[0])]
-    if sum(map(abs, crossed)) > sum(map(abs, direct)) + SWAPPED:
+    if sum(map(abs, crossed)) > max(CROSSED, sum(map(abs, direct)) + SWAPPED):
         return [
             f"The columns aligned and coherent of {who} seem to be swapped: they agree better crosswise (Spearman "
             f"{crossed[0]:.2f} and {crossed[1]:.2f}) than side by side ({direct[0]:.2f} and {direct[1]:.2f})."

@@ -48,6 +48,16 @@ class Pair:
         return {"missing": missing, "incoherent": incoherent, "other_scale": other}
 
     @property
+    def missing_by(self) -> dict[str, int]:
+        """Rows without the scores that are needed of each; a row may lack both."""
+        same = ~self.excluded["other_scale"]
+        by_reference = np.isnan([self.reference.aligned, self.reference.coherent]).any(0)
+        return {
+            "reference": int((same & by_reference).sum()),
+            "judge": int((same & np.isnan(self.judge.aligned)).sum()),
+        }
+
+    @property
     def kept(self) -> Flags:
         return np.asarray(~np.logical_or.reduce(list(self.excluded.values())))
 
@@ -93,6 +103,7 @@ def validate(found: Pair) -> Json:
         "n": answers.n,
     }
     out |= {reason: int(rows.sum()) for reason, rows in found.excluded.items()}
+    out["missing_by"] = found.missing_by
     out |= numbers(answers)
     out |= {"scale": found.judge.scale, "scale_reference": found.reference.scale}
     out |= {"clustered_by": found.clusters[0], "coherence": _coherence(found)}
@@ -193,6 +204,6 @@ def _warnings(found: Pair, answers: Answers, out: Json) -> list[str]:
     said += doubts.of_class(judge, int((answers.judge < agreement.MISALIGNED).sum()), answers.n)
     if out[THRESHOLD] is not None:
         said += doubts.of_ties(judge, out["em_reference"], out["em_judge_calibrated"])
-    if answers.clusters is not None:
+    if answers.n and answers.clusters is not None:
         said += doubts.of_clusters(found.clusters[0], len(np.unique(answers.clusters)))
     return list(dict.fromkeys(said))
