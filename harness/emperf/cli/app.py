@@ -15,6 +15,7 @@ import click
 from emperf.cli.add import add
 from emperf.cli.evaluate import evaluate, rejudge
 from emperf.cli.experiments import compare, trace, tune
+from emperf.cli.judge import judge
 from emperf.cli.options import BENCHMARK, RUNTIME, STORE, part
 from emperf.cli.records import export, rescore
 from emperf.cli.show import show
@@ -313,5 +314,5 @@ def new(name: str, parent: Path) -> None:
     click.echo(f"Made {folder}. Run it: emperf run {folder}")
 
 
-for command in (add, compare, evaluate, export, rejudge, rescore, show, trace, tune):
+for command in (add, compare, evaluate, export, judge, rejudge, rescore, show, trace, tune):
     main.add_command(command)
