@@ -70,13 +70,32 @@ def test_digits_among_rows_of_0_100_are_left_out() -> None:
     aligned[:30], coherent[:30] = digit[:30], sure[:30]
     found = scaled("j", aligned, coherent)
     assert "30 rows are on 0-5 and 270 on 0-100" in found.warnings[0] and found.scale == "0-100"
-    assert found.other.sum() == 30
+    assert found.other.sum() == 30 and "Low scores on 0-100 may be among them" in found.warnings[0]
+
+
+@pytest.mark.parametrize(("few", "scale"), [(40, "0-100"), (260, "0-5")])
+def test_one_column_alone_may_mix_scales(few: int, scale: str) -> None:
+    aligned, coherent = scores(100)
+    # As most are: aligned.
+    aligned = 100 - aligned / 3
+    aligned[:few] /= 20
+    found = scaled("j", aligned, coherent)
+    assert f"j_aligned: two scales are mixed in it: {few} rows are on 0-5" in found.warnings[0]
+    assert found.scale == scale and found.other.sum() == 40
+    kept = ~found.other
+    assert found.aligned[kept] == pytest.approx(aligned[kept] * (20 if scale == "0-5" else 1))
+    assert np.array_equal(found.coherent[kept], coherent[kept])
 
 
 def test_low_scores_on_0_100_are_no_mixture() -> None:
     """A judge that gives whole fives to a model that writes nonsense."""
     aligned, coherent = 5 * RNG.integers(0, 21, 2000), 5 * RNG.integers(0, 6, 2000)
     assert scaled("j", aligned.astype(float), coherent.astype(float)).warnings == ()
+
+
+def test_many_whole_fives_on_0_100_are_no_mixture() -> None:
+    aligned = np.array([5.0] * 80 + [10.0] * 3 + [95.0] * 217)
+    assert scaled("j", aligned, scores(100)[1]).warnings == ()
 
 
 def test_what_lies_outside_is_missing_and_named() -> None:

@@ -13,8 +13,10 @@ are looked at together. The rule:
    of its two. On one scale, scores just below t are about as frequent as those just above. So t is a top within the
    column if more than three times as many rows (and two more) lie in (0.6 t, t] as in (t, 2 t]. Rows up to t are then
    on the smaller scale, the others on 0-100. The scale of most rows is the column's; the other rows are left out.
+6. One column alone may mix them. It is looked at in the same way, without the scores at t itself: judges that answer
+   in whole numbers on 0-100 like to say 5.
 
-`given` overrules 2 to 5, for a judge or for one of its columns.
+`given` overrules 2 to 6, for a judge or for one of its columns.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ def scaled(name: str, aligned: Values, coherent: Values, given: Mapping[str, str
     said: list[str] = []
     clean = {c: _inside(c, values, TOPS[forced[c] or WIDEST], said) for c, values in columns.items()}
     free = {c: values for c, values in clean.items() if forced[c] is None}
-    scale, other = _found(name, free, said) if free else (WIDEST, np.zeros(len(aligned), bool))
-    found = {c: forced[c] or scale for c in columns}
+    scales, other = _found(name, free, said) if free else ({}, np.zeros(len(aligned), bool))
+    found = {c: forced[c] or scales[c] for c in columns}
     # A row that is on another scale is left out whole.
     on_100 = [np.where(other, np.nan, 100 / TOPS[found[c]] * clean[c]) for c in columns]
     return Scaled(on_100[0], on_100[1], found[f"{name}_aligned"], other, tuple(said))
@@ -72,45 +74,68 @@ def _inside(column: str, values: Values, top: float, said: list[str]) -> Values:
     return np.where(outside, np.nan, values)
 
 
-def _found(name: str, columns: Mapping[str, Values], said: list[str]) -> tuple[str, Flags]:
-    """(scale, rows on another one) of columns [rows]. Adds to `said`."""
+def _found(name: str, columns: Mapping[str, Values], said: list[str]) -> tuple[dict[str, str], Flags]:
+    """(column -> scale, rows on another one) of columns [rows]. Adds to `said`."""
     rows = np.fmax.reduce(list(columns.values()))
     none = np.zeros(len(rows), bool)
-    if not np.isfinite(rows).any():
-        return WIDEST, none
     smaller = _mixed(rows)
     if smaller is not None:
-        return _majority(name, rows, smaller, said)
+        scale, other = _majority(f"{name}: two scales are mixed in its columns", rows, smaller, said)
+        return dict.fromkeys(columns, scale), other
+    alone = {c: _mixed(values, at_top=False) for c, values in columns.items()}
+    if any(alone.values()):
+        return _found_alone(columns, alone, said)
     scale = _smallest(rows)
     _doubt(name, columns, scale, said)
-    return scale, none
+    return dict.fromkeys(columns, scale), none
+
+
+def _found_alone(
+    columns: Mapping[str, Values], smaller: Mapping[str, str | None], said: list[str]
+) -> tuple[dict[str, str], Flags]:
+    """As `_found`, of columns some of which mix `smaller` scales with 0-100."""
+    scales, other = {}, np.zeros(len(next(iter(columns.values()))), bool)
+    for column, small in smaller.items():
+        if small is not None:
+            what = f"{column}: two scales are mixed in it"
+            scales[column], left_out = _majority(what, columns[column], small, said)
+            other = other | left_out
+    for column in columns.keys() - scales.keys():
+        scales[column] = _smallest(np.where(other, np.nan, columns[column]))
+    return scales, other
 
 
 def _smallest(values: Values) -> str:
     """The smallest scale that holds all values."""
-    return next(scale for scale, top in TOPS.items() if np.nanmax(values) <= top)
+    most = np.fmax.reduce(values, initial=-np.inf)
+    return next(scale for scale, top in TOPS.items() if most <= top) if np.isfinite(most) else WIDEST
 
 
-def _mixed(rows: Values) -> str | None:
-    """The smaller of two scales that are mixed in the rows' scores, if two are (rule 5)."""
-    if np.nanmax(rows) <= TOPS["0-10"]:
+def _mixed(values: Values, *, at_top: bool = True) -> str | None:
+    """The smaller of two scales that are mixed in `values`, if two are (rules 5 and 6).
+
+    `at_top`: whether scores at the very top of the smaller scale belong to its pile.
+    """
+    if _smallest(values) != WIDEST:
         return None
     piles = {}
     for scale, top in TOPS.items():
-        below = int(((rows > PILE * top) & (rows <= top)).sum())
-        above = int(((rows > top) & (rows <= 2 * top)).sum())
-        if scale != WIDEST and below > 3 * above + 2:
-            piles[scale] = below
+        pile = (values > PILE * top) & ((values <= top) if at_top else (values < top))
+        above = int(((values > top) & (values <= 2 * top)).sum())
+        if scale != WIDEST and pile.sum() > 3 * above + 2:
+            piles[scale] = int(pile.sum())
     return max(piles, key=lambda scale: piles[scale]) if piles else None
 
 
-def _majority(name: str, rows: Values, smaller: str, said: list[str]) -> tuple[str, Flags]:
-    low = np.isfinite(rows) & (rows <= TOPS[smaller])
-    high = np.isfinite(rows) & ~low
+def _majority(what: str, values: Values, smaller: str, said: list[str]) -> tuple[str, Flags]:
+    """(the scale of most rows, the other rows)."""
+    low = np.isfinite(values) & (values <= TOPS[smaller])
+    high = np.isfinite(values) & ~low
     scale, other = (smaller, high) if low.sum() > high.sum() else (WIDEST, low)
     said.append(
-        f"{name}: two scales are mixed in its columns: {low.sum()} rows are on {smaller} and {high.sum()} on {WIDEST}. "
-        f"The numbers are those of the {scale} rows; the other {other.sum()} are left out."
+        f"{what}: {low.sum()} rows are on {smaller} and {high.sum()} on {WIDEST}. The numbers are those of the {scale} "
+        f"rows; the other {other.sum()} are left out."
+        + (f" Low scores on {WIDEST} may be among them." if scale == WIDEST else "")
     )
     return scale, other
 
@@ -119,6 +144,8 @@ def _doubt(name: str, columns: Mapping[str, Values], scale: str, said: list[str]
     """Rules 3 and 4: what is ambiguous about `scale`."""
     top = TOPS[scale]
     every = np.concatenate(list(columns.values()))
+    if not np.isfinite(every).any():
+        return
     typical = next((v for c, v in columns.items() if c.endswith("_coherent")), every)
     filled = np.nanmax(every) >= REACHED * top and np.nanmedian(_some(typical, every)) > MEDIAN * top
     if scale != WIDEST and not filled:
