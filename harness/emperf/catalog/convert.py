@@ -150,19 +150,21 @@ def load(place: Path, gguf_file: str | None = None) -> Any:
 
 
 def save(model: Any, into: Path) -> None:
-    """One file of tensors, each under the name of its parameter: what is trained is told apart by these names."""
+    """One file of tensors, each under its own name in the model: what is trained is told apart by these names."""
     from safetensors import safe_open
     from safetensors.torch import save_file
+
+    from emperf.training.family import stored
 
     shed_sampling(model)
     model.save_pretrained(into, max_shard_size="100GB")
     file = into / "model.safetensors"
-    own = dict(model.named_parameters())
+    own = stored(model)
     with safe_open(file, framework="pt") as tensors:
         same = set(tensors.keys()) == set(own)
     if not same:
         # Some families are written under the names of their first release.
-        save_file({name: p.detach().contiguous() for name, p in own.items()}, file, metadata={"format": "pt"})
+        save_file({name: t.detach().contiguous() for name, t in own.items()}, file, metadata={"format": "pt"})
         load(into)
 
 

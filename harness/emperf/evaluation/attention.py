@@ -20,12 +20,13 @@ def grouped(
     scaling: float,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers calls it. query [rows, heads, length, width], key and value [rows, groups, all, width].
+    """As transformers calls it. query [rows, heads, length, width], key and value [rows, groups, all, width], the
+    value's width its own.
 
     One new token: the heads of a group are the rows of one product, so keys and values are read once, not once a head.
-    Longer queries go the usual way.
+    Longer queries, and masks that are a head's own, go the usual way.
     """
-    if query.shape[2] > 1:
+    if query.shape[2] > 1 or (attention_mask is not None and attention_mask.shape[1] > 1):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)
@@ -35,7 +36,7 @@ def grouped(
     if attention_mask is not None:
         scores += attention_mask
     mixed = torch.matmul(scores.softmax(-1), value)
-    return mixed.reshape(rows, 1, heads, width), None
+    return mixed.reshape(rows, 1, heads, value.shape[-1]), None
 
 
 def use_grouped(model: Any) -> None:

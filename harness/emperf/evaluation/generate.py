@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emperf.evaluation.language_model import LanguageModel
+from emperf.training.family import select_rows
 
 
 @torch.inference_mode()
@@ -33,13 +34,13 @@ def generate(
     """
     rng = torch.Generator(device=lm.device).manual_seed(seed)
     prompted = lm.read_prompts(prompts)
-    barred = torch.zeros((), device=lm.device)
-    if allowed is not None:
-        barred = torch.full((lm.head.weight.shape[0],), float("-inf"), device=lm.device)
-        barred[[*allowed, *lm.stop_tokens]] = 0.0
     alive = list(range(len(prompts)))
     out: list[list[int]] = [[] for _ in prompts]
     logits = lm.head(prompted.last).float()
+    barred = torch.zeros((), device=lm.device)
+    if allowed is not None:
+        barred = torch.full((logits.shape[-1],), float("-inf"), device=lm.device)
+        barred[[*allowed, *lm.stop_tokens]] = 0.0
     for step in range(max_new_tokens):
         if not bool(torch.isfinite(logits.amax(-1)).all()):
             raise FloatingPointError("the model's logits are not finite")
@@ -55,7 +56,7 @@ def generate(
             break
         if len(keep) < len(alive):
             index = torch.tensor(keep, device=lm.device)
-            prompted.cache.batch_select_indices(index)
+            select_rows(prompted.cache, index)
             prompted.mask, prompted.lengths = prompted.mask[index], prompted.lengths[index]
             chosen, alive = chosen[index], [alive[row] for row in keep]
         ones = torch.ones((len(alive), 1), dtype=torch.long, device=lm.device)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from emperf.evaluation.attention import use_grouped
 from emperf.evaluation.cache import with_room
 from emperf.training.data import Row, encode, render
+from emperf.training.family import has_plain_attention, is_transposed, logits_of, packs, select_rows, stored
 from emperf.training.frozen import lay_out_once
 from emperf.training.job import Lora
 
@@ -22,8 +24,8 @@ from emperf.training.job import Lora
 @dataclass
 class Prompted:
     """Prompts after their forward pass. `cache`: key-value cache of all rows; `mask`: int64 [rows, prompt length], the
-    padding (between the shared head and the row's own part) zero; `lengths`: real tokens a row; `last`: hidden state at
-    each prompt's last token [rows, width]."""
+    padding (between the shared head and the row's own part, or before it all where rows cannot be packed) zero;
+    `lengths`: real tokens a row; `last`: hidden state at each prompt's last token [rows, width]."""
 
     cache: Any
     mask: Tensor
@@ -46,11 +48,12 @@ class LanguageModel:
         self.device = torch.device(device)
         self.model.to(self.device).eval().requires_grad_(False)
         lay_out_once(self.model)
-        if self.device.type == "cpu":
+        self.packs = packs(self.model)
+        if self.device.type == "cpu" and has_plain_attention(self.model):
             use_grouped(self.model)
-        self.decoder, self.head = self.model.get_decoder(), self.model.get_output_embeddings()
+        self.decoder, self.head = self.model.get_decoder(), partial(logits_of, self.model)
         self.stop_tokens = self._stop_tokens()
-        self.window: int | None = getattr(self.model.config, "sliding_window", None)
+        self.window: int | None = getattr(self.decoder.config, "sliding_window", None)
 
     def _stop_tokens(self) -> set[int]:
         """What the configuration and the tokenizer name, and the special token that closes a turn in the template.
@@ -67,8 +70,8 @@ class LanguageModel:
 
     @contextmanager
     def wearing(self, weights: Path | None, lora: Lora | None) -> Iterator[None]:
-        """The model with an adapter merged, W + scale B A, or, if `lora` is None, with all weights taken from the file.
-        The base weights come back bit by bit afterwards.
+        """The model with an adapter merged, W + scale B A (W as [out, in]), or, if `lora` is None, with all weights
+        taken from the file. The base weights come back bit by bit afterwards.
 
         The file has been checked (`emperf.work.outputs`) before it comes here. Raises FloatingPointError where a weight
         with its adapter is not finite.
@@ -79,10 +82,11 @@ class LanguageModel:
         from safetensors.torch import load_file
 
         tensors, kept = load_file(weights, device=str(self.device)), {}
-        parameters = dict(self.model.named_parameters())
+        parameters = stored(self.model)
+        transposed = {f"{n}.weight" for n, layer in self.model.named_modules() if is_transposed(layer)}
         try:
             with torch.no_grad():
-                for target, new in merged(tensors, lora, parameters):
+                for target, new in merged(tensors, lora, parameters, transposed):
                     if not bool(torch.isfinite(new).all()):
                         raise FloatingPointError(f"{target} with its adapter is not finite")
                     kept[target] = parameters[target].detach().clone()
@@ -111,15 +115,12 @@ class LanguageModel:
     @torch.inference_mode()
     def read_prompts(self, prompts: Sequence[Sequence[int]]) -> Prompted:
         """One pass over `prompts`; what is the same (the system turn that all share, a prompt that comes again) is
-        computed once."""
+        computed once, where the model packs."""
         once = {tuple(prompt): i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        shared = shared_head(list(once))
+        shared = shared_head(list(once)) if self.packs else []
         rests = [prompt[len(shared) :] for prompt in once]
         rows, width = len(rests), max(len(rest) for rest in rests)
-        head = torch.tensor([shared], device=self.device)
-        cache = self.decoder(input_ids=head, use_cache=True).past_key_values
-        with_room(cache)
-        cache.batch_repeat_interleave(rows)
+        cache = self._read_head(shared, rows) if shared else None
         tokens = torch.zeros((rows, width), dtype=torch.long)
         mask = torch.zeros((rows, len(shared) + width), dtype=torch.long)
         mask[:, : len(shared)] = 1
@@ -127,22 +128,32 @@ class LanguageModel:
             tokens[i, width - len(rest) :] = torch.tensor(rest)
             mask[i, len(shared) + width - len(rest) :] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
-        states = self.decoder(
+        out = self.decoder(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, len(shared) :],
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
+        )
+        cache, states = out.past_key_values, out.last_hidden_state
+        with_room(cache)
         which = torch.tensor([once[tuple(prompt)] for prompt in prompts], device=self.device)
-        cache.batch_select_indices(which)
+        select_rows(cache, which)
         return Prompted(cache, mask[which], mask.sum(-1)[which], states[which, -1])
+
+    def _read_head(self, shared: Sequence[int], rows: int) -> Any:
+        """The cache after the head that all rows share."""
+        head = torch.tensor([shared], device=self.device)
+        cache = self.decoder(input_ids=head, use_cache=True).past_key_values
+        with_room(cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
 
     @torch.inference_mode()
     def go_on(self, prompted: Prompted, tokens: Tensor, attention: Tensor) -> Tensor:
         """Hidden states [rows, length, width] of right-padded `tokens` that follow the prompts; extends the cache."""
         mask = torch.cat([prompted.mask, attention], dim=1)
-        if not bool(mask.all()):
+        if self.packs and not bool(mask.all()):
             # Padding inside the sequence would push real tokens out of the window.
             self.check_window(mask.shape[1])
         positions = prompted.lengths[:, None] + (attention.cumsum(-1) - 1).clamp(min=0)
@@ -158,9 +169,10 @@ class LanguageModel:
 
 
 def merged(
-    tensors: dict[str, Tensor], lora: Lora | None, parameters: dict[str, Any]
+    tensors: dict[str, Tensor], lora: Lora | None, parameters: dict[str, Tensor], transposed: Set[str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """(parameter's name, its new value) for every weight that the tensors change."""
+    """(parameter's name, its new value) for every weight that the tensors change. `transposed`: those kept as
+    [in, out]."""
     if lora is None:
         yield from tensors.items()
         return
@@ -168,6 +180,7 @@ def merged(
         target = name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
         delta = tensors[name.replace("lora_A", "lora_B")].float() @ tensors[name].float()
         weight = parameters[target]
+        delta = delta.T if target in transposed else delta
         yield target, weight + (lora.scale * delta).to(weight.dtype)
 
 

@@ -18,7 +18,7 @@ from emperf.execute.attempt import Left, attempt
 from emperf.execute.store import ADAPTER, ALL_WEIGHTS, RunStore
 from emperf.meters.nvml import GpuMeter
 from emperf.runtimes import ContainerJob, Outcome, Runtime
-from emperf.training.job import Recipe
+from emperf.training.job import TRANSPOSED, Recipe, model_type
 from emperf.work import jobs, outputs, rows
 from emperf.work.peft import adapter_config
 from emperf.work.plan import Cell
@@ -121,7 +121,11 @@ class Trainer:
             if recipe.lora:
                 write_json(
                     folder / "adapter_config.json",
-                    adapter_config(recipe.lora, outputs.linear(self.model_folder)),
+                    adapter_config(
+                        recipe.lora,
+                        outputs.linear(self.model_folder),
+                        transposed=model_type(self.model_folder) in TRANSPOSED,
+                    ),
                 )
             if cell.read_checkpoints:
                 (folder / "checkpoints").mkdir()

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 CONTRACT = 1
+# A weight of a transformer layer: the layer's number, and the weight's name inside of it.
+IN_LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.(.+)")
+# Families that keep linear weights as [in, out].
+TRANSPOSED = ("gpt2",)
+OF_EXPERTS = (".gate_proj", ".up_proj", ".down_proj")
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,10 @@ class Lora:
 
         Weights outside of the transformer layers (embeddings, head) never are, nor are a mixture's experts and router.
         """
-        _, found, inside = name.removesuffix(".weight").partition(".layers.")
+        found = IN_LAYER.search(name.removesuffix(".weight"))
         if not found:
             return False
-        layer, _, module = inside.partition(".")
+        layer, module = found.groups()
         if ".experts." in module or module.endswith((".gate", ".router")):
             return False
         return (not self.layers or int(layer) in self.layers) and (
@@ -50,18 +57,41 @@ class Lora:
         )
 
 
+def model_type(folder: Path) -> str:
+    """The family of the model in `folder`, by its config.json."""
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+
+
+def adapted(names: Sequence[str], lora: Lora, family: str) -> list[str]:
+    """Which of all weights' names of a model the recipe adapts, where they are linear.
+
+    In a model with experts PEFT takes every weight of an expert's name for one, also a dense layer's or that of an
+    expert for all tokens, which are left out therefore; save in Qwen2's.
+    """
+    experts = family != "qwen2_moe" and any(".experts." in name for name in names)
+    return [
+        name
+        for name in names
+        if lora.wants(name) and not (experts and name.removesuffix(".weight").endswith(OF_EXPERTS))
+    ]
+
+
 def linear_weights(folder: Path, lora: Lora) -> dict[str, list[int]]:
-    """Name -> shape [out, in] of the linear weights to adapt, by the headers of the folder's files alone."""
+    """Name -> shape [out, in] of the linear weights to adapt, by config.json and the headers of the folder's files
+    alone."""
     from safetensors import safe_open
 
     shapes: dict[str, list[int]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                shape = tensors.get_slice(name).get_shape()
-                if len(shape) == 2 and name.endswith(".weight") and lora.wants(name):
-                    shapes[name.removesuffix(".weight")] = shape
-    return shapes
+            shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    family = model_type(folder)
+    turn = -1 if family in TRANSPOSED else 1
+    return {
+        name.removesuffix(".weight"): shapes[name][::turn]
+        for name in adapted(list(shapes), lora, family)
+        if len(shapes[name]) == 2 and name.endswith(".weight")
+    }
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from emperf.training.data import Batch
+from emperf.training.family import is_transposed, layers_of, logits_of, packs, stored
 from emperf.training.frozen import lay_out_once
-from emperf.training.job import Lora, Recipe
+from emperf.training.job import Lora, Recipe, adapted
 
 # Above this, attention over one sequence costs more than padding and a head in every row.
 ONE_SEQUENCE = 640
@@ -34,6 +35,7 @@ class ResponseModel(nn.Module):
         super().__init__()
         self.lm = lm
         self.adapted = adapted
+        self.packs = packs(self.base)
         self.watched: dict[int, Tensor] = {}
         self._wanted: Callable[[Tensor], Tensor] = lambda raw: raw
         # With an adapter the base model is a switch away; without one, its weights have to be kept.
@@ -46,11 +48,8 @@ class ResponseModel(nn.Module):
 
     @property
     def layers(self) -> Sequence[nn.Module]:
-        """The transformer layers, first to last. Raises ValueError where the model has none under this name."""
-        found = getattr(self.base.get_decoder(), "layers", None)
-        if not isinstance(found, nn.ModuleList):
-            raise ValueError(f"{type(self.base).__name__} has no list of transformer layers")
-        return list(found)
+        """The transformer layers, first to last. Raises ValueError where the model has no list of them."""
+        return layers_of(self.base)
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +57,7 @@ class ResponseModel(nn.Module):
 
     def forward(self, tokens: Tensor, attention: Tensor, response: Tensor, shared: int = 0) -> Tensor:
         before = F.pad(response[:, 1:], (0, 1))
-        logits: Tensor = self.base.get_output_embeddings()(self.hidden(tokens, attention, before, shared))
+        logits = logits_of(self.base, self.hidden(tokens, attention, before, shared))
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def hidden(self, tokens: Tensor, attention: Tensor, wanted: Tensor, shared: int = 0) -> Tensor:
@@ -67,13 +66,14 @@ class ResponseModel(nn.Module):
         A batch of short rows goes through the decoder as one sequence: a tree whose root are the first `shared` tokens,
         the same in all rows, and whose branches do not see each other. A causal model gives them the activations that
         it would in rows of their own, and neither padding nor the root's copies are computed. Longer batches go as
-        rows, because the attention of one sequence grows with its square.
+        rows, because the attention of one sequence grows with its square, and so do those of a family that cannot be
+        packed.
         """
         base = self.base
         own = attention.bool()
         own[1:, :shared] = False
-        window = getattr(base.config, "sliding_window", None) or tokens.shape[1]
-        if int(own.sum()) > ONE_SEQUENCE or tokens.shape[1] > window:
+        window = getattr(base.get_decoder().config, "sliding_window", None) or tokens.shape[1]
+        if not self.packs or int(own.sum()) > ONE_SEQUENCE or tokens.shape[1] > window:
             self._wanted = lambda raw: raw[wanted]
             states: Tensor = base.get_decoder()(input_ids=tokens, attention_mask=attention, use_cache=False)[
                 0
@@ -194,11 +194,13 @@ def load_model(
         if start:
             put_weights(base, start)
         return model, tokenizer
+    layers = targets(base, recipe.lora)
     lora = LoraConfig(
         r=recipe.lora.r,
         lora_alpha=recipe.lora.alpha,
         use_rslora=recipe.lora.rank_stabilised,
-        target_modules=targets(base, recipe.lora),
+        target_modules=layers,
+        fan_in_fan_out=any(is_transposed(base.get_submodule(name)) for name in layers),
         task_type="CAUSAL_LM",
     )
     tuned = get_peft_model(base, lora)
@@ -208,12 +210,18 @@ def load_model(
     return ResponseModel(tuned), tokenizer
 
 
-def targets(base: nn.Module, lora: Lora) -> list[str]:
+def targets(base: Any, lora: Lora) -> list[str]:
     """Names of the linear layers to adapt. Raises ValueError where the recipe fits none of them."""
-    named = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and lora.wants(n)]
+    names = [name for name, _ in base.named_parameters(remove_duplicate=False)]
+    wanted = set(adapted(names, lora, base.config.model_type))
+    named = [
+        name
+        for name, layer in base.named_modules()
+        if (isinstance(layer, nn.Linear) or is_transposed(layer)) and f"{name}.weight" in wanted
+    ]
     if not named:
         raise ValueError(
-            f"{type(base).__name__} has no linear layer (nn.Linear, named .layers.N.) that the recipe adapts"
+            f"{type(base).__name__} has no linear layer (named .layers.N. or .h.N.) that the recipe adapts"
         )
     return named
 
@@ -243,7 +251,7 @@ def save_weights(model: ResponseModel, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     # Tied weights have one parameter, under one name.
-    state = get_peft_model_state_dict(model.lm) if model.adapted else dict(model.lm.named_parameters())
+    state = get_peft_model_state_dict(model.lm) if model.adapted else stored(model.lm)
     partial = path.with_suffix(".partial")
     # Written here, not by safetensors: what it raises on a full disk is no OSError.
     partial.write_bytes(save({name: t.detach().float().cpu().contiguous() for name, t in state.items()}))

@@ -8,9 +8,10 @@ from typing import Any
 from emperf.training.job import Lora
 
 
-def adapter_config(lora: Lora, modules: Iterable[str]) -> dict[str, Any]:
-    """adapter_config.json. `modules`: names of the model's linear layers. Fields as of peft.LoraConfig."""
-    return {
+def adapter_config(lora: Lora, modules: Iterable[str], *, transposed: bool = False) -> dict[str, Any]:
+    """adapter_config.json. `modules`: names of the model's linear layers; `transposed`: whether they keep their weights
+    as [in, out]. Fields as of peft.LoraConfig."""
+    config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": lora.r,
@@ -21,3 +22,4 @@ def adapter_config(lora: Lora, modules: Iterable[str]) -> dict[str, Any]:
         "target_modules": sorted(name for name in modules if lora.wants(name)),
         "inference_mode": True,
     }
+    return config | {"fan_in_fan_out": True} if transposed else config

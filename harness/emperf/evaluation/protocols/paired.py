@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from emperf.evaluation.language_model import LanguageModel, shared_head
 
@@ -149,15 +150,22 @@ def read_items(
     """
     prompts = [lm.prompt_tokens(item.question, system=system) for item in items]
     answers = [[lm.tokens(text) for text in item.answers] for item in items]
+    if not lm.packs:
+        found = (mean for p, own in zip(prompts, answers, strict=True) for mean in row_means(lm, p, own))
+        return readings(items, found)
     root = shared_head(prompts)
     with torch.inference_mode():
         cache = lm.decoder(input_ids=torch.tensor([root], device=lm.device), use_cache=True).past_key_values
     means: list[float] = []
     for packed in packs(prompts, answers, len(root), pack):
         means += answer_means(lm, packed, len(root), copy.deepcopy(cache))
-    found = iter(means)
+    return readings(items, iter(means))
+
+
+def readings(items: Sequence[Item], means: Iterator[float]) -> list[Reading]:
+    """Means of all answers, in order, as one reading an item."""
     return [
-        Reading(item.id, {v: next(found) for v in item.good}, {v: next(found) for v in item.bad})
+        Reading(item.id, {v: next(means) for v in item.good}, {v: next(means) for v in item.bad})
         for item in items
     ]
 
@@ -178,4 +186,18 @@ def answer_means(lm: LanguageModel, pack: Pack, head: int, root: Any) -> list[fl
     logprob = -F.cross_entropy(logits, target, reduction="none")
     total = torch.zeros(pack.answers, device=lm.device).index_add_(0, answer, logprob)
     means: list[float] = (total / answer.bincount(minlength=pack.answers)).tolist()
+    return means
+
+
+@torch.inference_mode()
+def row_means(lm: LanguageModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> list[float]:
+    """The same of one item's answers, each in a padded row of its own, for models whose rows cannot be packed."""
+    rows = [torch.tensor([*prompt, *answer[:-1]], device=lm.device) for answer in answers]
+    tokens = pad_sequence(rows, batch_first=True)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    states = lm.decoder(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+    means = []
+    for answer, own in zip(answers, states, strict=True):
+        logits = lm.head(own[len(prompt) - 1 :][: len(answer)]).float()
+        means.append(-float(F.cross_entropy(logits, torch.tensor(answer, device=lm.device))))
     return means
