@@ -40,10 +40,13 @@ lint: $(READY)
 	$(BIN)/mypy harness/emperf build/types
 
 # Tests against a real engine, or in a sandbox, run where there is one or it can be had; else pytest names what it skipped.
+# Most tests run side by side; those that time things or share the engine run alone afterwards.
 test: $(READY) lint
 	@tools/sandbox.sh || true
 	@started="$$(tools/engine.sh start)" && eval "$$started" || echo "No Docker engine: the tests against one will be skipped, by name."; \
-	$(BIN)/emperf prepare --image-if-engine --quiet && $(BIN)/python -m pytest
+	$(BIN)/emperf prepare --image-if-engine --quiet || exit 1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup -m "not alone"; side=$$?; \
+	$(BIN)/python -m pytest -m alone && exit $$side
 
 validity: $(READY)
 	@$(BIN)/python -m emperf.tools.validity simulate $(ARGS)

@@ -12,6 +12,20 @@ from emperf.tools.conformance.tiny import FAMILIES, make_model, make_tokenizer, 
 __all__ = ["make_model", "make_tokenizer", "save_tiny"]
 
 
+ROOT = Path(__file__).parent
+# Tests that time things, or share an engine: nothing else may run beside them.
+ALONE = ("runtimes", "tools/bench")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file go to one worker, since they share fixtures. Some tests have to be run alone (see Makefile)."""
+    for item in items:
+        place = item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(place))
+        if place.startswith(ALONE) or item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.alone)
+
+
 @pytest.fixture(autouse=True)
 def no_cards_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that adds a benchmark folder adds it for the process, which is that of all tests."""
