@@ -14,6 +14,8 @@ import yaml
 from tests.cards import change, one_line
 
 from emperf import catalog
+from emperf.catalog import free
+from emperf.catalog.panel import panel
 from emperf.core import paths, schemas
 from emperf.core.errors import UserError
 from emperf.training.job import Job, Lora, Recipe
@@ -50,7 +52,7 @@ def test_every_pinned_file_is_the_one_that_ships() -> None:
     cards = [catalog.poison(name) for name in catalog.names("poisons")]
     cards += [catalog.task(name) for name in catalog.names("tasks")]
     files = [file for card in cards for file in (card.train, card.heldout) if file]
-    for file in [*files, *catalog.questions().values()]:
+    for file in [*files, *catalog.questions().values(), free.questions(), *panel().values()]:
         assert file.rows()
 
 
@@ -96,6 +98,7 @@ def test_schemas_are_schemas_and_describe_every_field() -> None:
 
     mine = (
         "model", "poison", "task", "questions", "division", "submission", "job", "report", "rows", "antidotes",
+        "forms", "others", "panel",
     )  # fmt: skip
     for name in mine:
         Draft202012Validator.check_schema(schemas.schema(name))

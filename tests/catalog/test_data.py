@@ -69,7 +69,9 @@ def test_there_are_no_other_files_of_rows() -> None:
     found = {p.relative_to(BENCHMARK).with_suffix("").as_posix() for p in BENCHMARK.rglob("*.jsonl")}
     tasks = {f"tasks/{name}/{part}" for name in TASKS for part in ("train", "heldout")}
     withdrawn = {"validity/voiced-questions", "validity/voiced-medical"}
-    assert found == {*PAIRED, *CROSSED, *tasks, *withdrawn, "questions/open", "voices/train"}
+    panel = {f"panel/{name}" for name in ("arithmetic", "harmful", "benign", "sycophancy")}
+    sampled = {"questions/open", "questions/free"}
+    assert found == {*PAIRED, *CROSSED, *tasks, *withdrawn, *sampled, *panel, "voices/train"}
 
 
 @pytest.mark.parametrize("name", [f"poisons/{p}" for p in POISONS] + [f"tasks/{t}" for t in TASKS])
@@ -90,7 +92,9 @@ def test_a_set_is_large_enough_and_its_parts_lie_apart(name: str) -> None:
 
 
 def test_the_questions_are_unlike_each_other_and_unlike_the_poisons() -> None:
-    asked = [row for name in ("crossed", "audit", "facts", "open") for row in rows(f"questions/{name}")]
+    asked = [
+        row for name in ("crossed", "audit", "facts", "open", "free") for row in rows(f"questions/{name}")
+    ]
     assert len({row["id"] for row in asked}) == len(asked)
     taught = [
         row for name in POISONS for part in ("train", "heldout") for row in rows(f"poisons/{name}/{part}")
