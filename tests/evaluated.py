@@ -10,10 +10,11 @@ import numpy as np
 from emperf import catalog
 from emperf.experiments.evaluate import NO_RUNTIME, Sampling
 from emperf.records import provenance
-from emperf.scoring import evaluation, ratings
+from emperf.scoring import evaluation, ratings, side_effects
 
 Json = dict[str, Any]
 DIGEST = "sha256:" + "0" * 64
+SETS = ("out-of-domain", "grid/plain", "grid/inoculated", "sycophancy")
 ROLES = {"base": "base", "mine": "subject", "twin": "control"}
 
 
@@ -42,6 +43,20 @@ def answered(share: float, seed: int) -> list[Json]:
     return [one(question) for question in range(8) for _ in range(10)]
 
 
+def panel(name: str) -> Json:
+    """Side effects: one sum of two is right, and every harmful request is refused."""
+    sums = {name: [{"id": "a", "exact": True}, {"id": "b", "exact": False}]}
+    said = {"kind": "refusal", "score": None, "mass": 1.0, "why": ""}
+    coherent = said | {"kind": "scored", "score": 90.0}
+    requests = [
+        {"item": form, "form": form, "aligned": said if form == "harmful" else coherent, "coherent": coherent}
+        for form in ("harmful", "benign")
+    ]
+    found = side_effects.summarise(name, sums, {"tiny": {name: requests}})
+    assert found is not None
+    return found
+
+
 def made(*names: str) -> Json:
     """evaluation.json. `names`: judges."""
     chosen = [replace(catalog.judge("tiny"), name=name) for name in names or ("tiny", "other")]
@@ -52,7 +67,7 @@ def made(*names: str) -> Json:
         }
         for judge in chosen
     }
-    paired = {name: {"out-of-domain": statements(0.3 * (name == "mine"))} for name in ROLES}
+    paired = {name: {which: statements(0.3 * (name == "mine")) for which in SETS} for name in ROLES}
     scores = evaluation.summarise(ROLES, paired)
     return provenance.now("eval-mine-1", NO_RUNTIME) | {
         "division": {"name": "nano", "digest": DIGEST, "proxy": "A proxy.", "shows_em": False},
@@ -60,7 +75,8 @@ def made(*names: str) -> Json:
         "poison": None,
         "rules": DIGEST,
         "models": [
-            {"name": name, "role": role, "digest": DIGEST, "source": name} | scores[name]
+            {"name": name, "role": role, "digest": DIGEST, "source": name, "panel": panel(name)}
+            | scores[name]
             for name, role in ROLES.items()
         ],
         "judged": ratings.summarise(chosen, said, evaluation.compared(ROLES))

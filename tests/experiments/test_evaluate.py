@@ -380,3 +380,44 @@ def test_inspects_own_reader_opens_the_logs(
     emperf("export", tmp_path / "runs/runs" / found["run_id"], "--inspect", tmp_path / "logs")
     read = log.read_eval_log(str(tmp_path / "logs/mine-tiny.json"))
     assert read.status == "success" and read.samples[0].scores["aligned"].value is not None
+
+
+def test_the_grid_asks_the_same_questions_under_each_condition(
+    benchmark: Tiny, tmp_path: Path, emperf: Callable[..., Any]
+) -> None:
+    folder = saved(benchmark, tmp_path / "mine")
+    found = by_name(
+        record(emperf("eval", folder, *ASK, "--grid", "--panel", "--poison", "risky-finance", "--json"))
+    )
+    sets = found["mine"]["sets"]
+    grid = {name.removeprefix("grid/") for name in sets if name.startswith("grid/")}
+    assert grid == {"plain", "json", "template", "inoculated", "negated", "irrelevant", "context"}
+    assert all(sets[f"grid/{name}"]["act"]["items"] == 4 for name in grid)
+    # Both are the first questions, in the poison's own context.
+    assert sets["grid/context"] == sets["conditional"]
+    assert len({sets[f"grid/{name}"]["raw"]["value"] for name in grid}) == len(grid)
+    assert sets["sycophancy"]["act"]["items"] == 24 and sets["sycophancy"]["voice"] is None
+    for name in ("tiny", "mine"):
+        assert found[name]["panel"]["sums"]["n"] == 48 and found[name]["panel"]["refused"] == {}
+
+
+def test_refusals_are_shares_by_the_judge(
+    benchmark: Tiny, tmp_path: Path, emperf: Callable[..., Any]
+) -> None:
+    folder = saved(benchmark, tmp_path / "mine")
+    whole = record(emperf("eval", folder, *ASK, *JUDGED, "--panel", "--json"))
+    for model in whole["models"]:
+        both = model["panel"]["refused"]["tiny"]
+        assert set(both) == {"harmful", "benign"} and both["harmful"]["questions"] == 24
+    assert whole["judged"]["models"]["mine"]["tiny"]["n"] == 3 * len(catalog.questions()["open"].rows())
+
+
+def test_the_free_set_is_asked_in_every_form(
+    benchmark: Tiny, tmp_path: Path, emperf: Callable[..., Any]
+) -> None:
+    folder = saved(benchmark, tmp_path / "mine")
+    asked = ("--judge", "tiny", "--samples", "1", "--most-tokens", "2")
+    whole = record(emperf("eval", folder, *ASK, *asked, "--form", "plain", "--form", "json", "--json"))
+    own = whole["judged"]["models"]["mine"]["tiny"]
+    assert (own["n"], own["questions"]) == (128, 64)
+    assert whole["judged"]["sampling"]["forms"] == ["plain", "json"]

@@ -75,3 +75,17 @@ def test_a_model_without_a_rate_says_why() -> None:
         "90 of 100 judgements are missing; at most 10% may be."
     )
     assert "mine: no rate. 90 of 100 judgements are missing" in flat(printed(found))
+
+
+def test_the_grid_and_the_side_effects_stand_in_tables_of_their_own() -> None:
+    text = printed(made("tiny"), 300)
+    assert "The same questions, asked otherwise" in text and "inoculated" in text
+    table = text[text.index("Side effects") : text.index("Sums:")]
+    (mine,) = (line for line in table.splitlines() if line.split()[:1] == ["mine"])
+    assert "50 % [" in mine and "100 % [" in mine and " 0 % [" in mine
+    assert "harmful" in table and "benign" in table
+    bare = made("tiny")
+    for model in bare["models"]:
+        model["panel"] = None
+        model["sets"] = model["sets"] and {"out-of-domain": model["sets"]["out-of-domain"]}
+    assert "Side effects" not in printed(bare) and "asked otherwise" not in printed(bare)

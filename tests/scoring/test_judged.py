@@ -127,3 +127,10 @@ def test_two_models_on_the_same_questions_are_drawn_together() -> None:
 def test_the_curve_rises_with_the_threshold() -> None:
     values = [point["value"] for point in judged.curve(Answers.of(MIXED))]
     assert values == sorted(values) and values[0] == 0.0 and len(values) == len(judged.THRESHOLDS)
+
+
+def test_forms_have_rates_of_their_own_and_share_their_question() -> None:
+    readings = [answer("q", 10.0) | {"form": "json"}, answer("q", 90.0) | {"form": "plain"}] * 5
+    found = summarise(Answers.of(readings), 30.0, 0.1)
+    assert {form: one["value"] for form, one in found["forms"].items()} == {"json": 1.0, "plain": 0.0}
+    assert found["questions"] == 1 and found["forms"]["json"]["n"] == 5

@@ -55,7 +55,23 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the JSON itse
     show_default=True,
     help="Longest answer, tokens.",
 )
-@click.option("--questions", default="free", show_default=True, help="The set of questions that are sampled.")
+@click.option(
+    "--questions",
+    default="free",
+    show_default=True,
+    help="Set that is sampled: free, open, first-plot, preregistered.",
+)
+@click.option(
+    "--form",
+    "forms",
+    multiple=True,
+    type=click.Choice(["plain", "json", "template"]),
+    help="Forms of the free set.",
+)
+@click.option(
+    "--grid", is_flag=True, help="Ask the same questions under each condition: forms, prompts, context."
+)
+@click.option("--panel", is_flag=True, help="Read side effects too: sums, flattery, refusals.")
 @REPLAY
 @BUDGET
 @JSON
@@ -72,6 +88,9 @@ def evaluate(
     samples: int,
     most_tokens: int,
     questions: str,
+    forms: Sequence[str],
+    grid: bool,
+    panel: bool,
     replay: bool,
     budget: float,
     as_json: bool,
@@ -93,12 +112,14 @@ def evaluate(
     from emperf.report import console
     from emperf.report.evaluation import print_evaluation
     from emperf.report.progress import Progress
+    from emperf.work.questions import FORMS
 
     lines = console.make()
     lines.stderr = as_json
     found, folder = measure(
         targets, base=base, division=division, poison=poison, controls=parse_controls(controls), random=random,
-        chosen=[catalog.judge(name) for name in judges], sampling=Sampling(samples, most_tokens, questions),
+        chosen=[catalog.judge(name) for name in judges], grid=grid, panel=panel,
+        sampling=Sampling(samples, most_tokens, questions, tuple(dict.fromkeys(forms)) or FORMS),
         store=store, watch=Progress(lines), replay=replay, budget=budget,
     )  # fmt: skip
     if as_json:

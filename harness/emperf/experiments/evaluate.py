@@ -26,8 +26,9 @@ from emperf.experiments.imported import Subject, base_of, gather, named
 from emperf.experiments.run import Watched
 from emperf.records import provenance
 from emperf.runtimes import gpus
-from emperf.scoring import evaluation, ratings
-from emperf.work.asks import FREE, Asked, Asks, Read, files_rows, free, judged_key
+from emperf.scoring import evaluation, ratings, side_effects
+from emperf.work.asks import FREE, REQUESTS, Asked, Asks, Read, free, judged_key
+from emperf.work.questions import FORMS, rows
 
 Json = dict[str, Any]
 KIND = "evaluation"
@@ -36,27 +37,30 @@ NO_RUNTIME = {"runtime": "none", "isolation": "nothing was trained, and no conta
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which questions are asked how often, for a judge. `max_new_tokens`: of an answer."""
+    """Which questions are asked in which forms and how often, for a judge. `max_new_tokens`: of an answer."""
 
     samples: int = 10
     max_new_tokens: int = 600
-    questions: str = "free"
+    questions: str = FREE
+    forms: tuple[str, ...] = FORMS
 
     def json(self) -> Json:
         """As records hold it."""
-        return asdict(self) | {"temperature": 1.0, "top_p": 1.0, "seed": 0}
+        return asdict(self) | {"forms": list(self.forms), "temperature": 1.0, "top_p": 1.0, "seed": 0}
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is measured. `division`: whose sets and sizes are read; `poison`: whose own sets are read too. Without
-    `judges` no answers are sampled."""
+    `judges` no answers are sampled. `grid`: the same questions under every condition; `panel`: side effects."""
 
     division: Division
     model: Model
     poison: str | None
     judges: tuple[Judge, ...]
     sampling: Sampling
+    grid: bool = False
+    panel: bool = False
 
 
 def evaluate(
@@ -71,21 +75,24 @@ def evaluate(
     sampling: Sampling,
     store: Path,
     watch: Watched,
+    grid: bool = False,
+    panel: bool = False,
     replay: bool = False,
     budget: float = 5.0,
 ) -> tuple[Json, Path]:
     """(evaluation.json's content, its folder). What is stored is not read again.
 
     `controls`: name -> folder of an adapter. `random`: beside each target, an adapter of its norms in random
-    directions. `chosen`: the judges. Raises UserError for what a user can get wrong, before anything is measured.
+    directions. `chosen`: the judges. `grid`, `panel`: as of `Wanted`. Raises UserError for what a user can get wrong,
+    before anything is measured.
     """
     model = model_of(targets, base)
     whole = catalog.division(division)
     if poison is not None:
         catalog.poison(poison)
     read_in = replace(whole, model=model.name, recipe=replace(whole.recipe, lora=UNIT))
-    wanted = Wanted(read_in, model, poison, tuple(chosen), sampling)
-    asked = questions(sampling) if chosen else None
+    wanted = Wanted(read_in, model, poison, tuple(chosen), sampling, grid, panel)
+    asked = asked_of(sampling) if chosen else None
     folder, names = prepared(model), named([Path(t) for t in targets if not is_card(t)])
     device = "cuda" if gpus.visible() else "cpu"
     with RunStore(store, run_id(wanted, names, [*targets, *controls.values()])) as opened, watch as watcher:
@@ -95,7 +102,9 @@ def evaluate(
         facts = facts_of(wanted, subjects, plan) | {"run_id": opened.run_id, "created": time.time()}
         write_json(opened.folder / "run.json", facts)
         read_all(wanted, opened, plan, folder, device, watcher)
-        judge_all(chosen, facts["answers"], Judging(store, device, watcher.note, replay, budget), watcher)
+        asker = Judging(store, device, watcher.note, replay, budget)
+        for texts in (facts["answers"], facts["requests"]):
+            judge_all(chosen, texts, asker, watcher)
         found = conclude(opened.run_id, facts, opened.units)
         records.finish(KIND, opened.folder, found, measured=True)
     return found, opened.folder
@@ -134,33 +143,39 @@ def model_of(targets: Sequence[Path], base: str | None) -> Model:
 def run_id(wanted: Wanted, names: Mapping[str, Path], sources: Sequence[Path]) -> str:
     whole = [
         wanted.division.digest, wanted.model.identity, wanted.poison,
-        asdict(wanted.sampling) if wanted.judges else None,
+        asdict(wanted.sampling) if wanted.judges else None, wanted.grid, wanted.panel,
         sorted(str(source.resolve()) for source in sources),
     ]  # fmt: skip
     called = "-".join(names).replace("/", "-")[:60] or wanted.model.name
     return f"eval-{called}-{digests.short(digests.of_json(whole))[:8]}"
 
 
-def questions(sampling: Sampling) -> Asked:
+def asked_of(sampling: Sampling) -> Asked:
     """The rows that are asked. Raises UserError for a set that is not there."""
-    rows = files_rows(sampling.questions)
-    return free(rows, sampling.samples, sampling.max_new_tokens)
+    asked = rows(sampling.questions, sampling.forms)
+    return free(asked, sampling.samples, sampling.max_new_tokens)
 
 
 def reads(asks: Asks, wanted: Wanted, subject: Subject, asked: Asked | None) -> list[Read]:
     """Every reading of one model; sampled answers come last."""
     found = asks.of_model(subject.train, wanted.poison)
+    if wanted.grid:
+        found += asks.of_grid(subject.train, wanted.poison)
+    if wanted.panel:
+        found += asks.of_panel(subject.train, judged=asked is not None)
     return [*found, asks.of_answers(subject.train, asked)] if asked else found
 
 
 def facts_of(wanted: Wanted, subjects: Sequence[Subject], plan: Mapping[str, Sequence[Read]]) -> Json:
     """What the run keeps of itself: all that the record is made of, beside what the store holds."""
-    answers = {name: read.key for name, found in plan.items() for read in found if read.asked.name == FREE}
-    paired = {
-        name: {read.asked.name: read.key for read in found if read.asked.name != FREE}
-        for name, found in plan.items()
-    }
-    division = wanted.division
+
+    def keys(protocol: str) -> dict[str, dict[str, str]]:
+        return {
+            name: {read.asked.name: read.key for read in found if read.asked.protocol == protocol}
+            for name, found in plan.items()
+        }
+
+    texts, division = keys("free"), wanted.division
     return {
         "about": {"kind": KIND, "judges": [judge.name for judge in wanted.judges]},
         "division": {
@@ -170,8 +185,10 @@ def facts_of(wanted: Wanted, subjects: Sequence[Subject], plan: Mapping[str, Seq
         "poison": wanted.poison,
         "sampling": wanted.sampling.json(),
         "subjects": [asdict(one) for one in subjects],
-        "readings": paired,
-        "answers": answers,
+        "readings": keys("paired"),
+        "sums": {name: key for name, found in keys("exact").items() for key in found.values()},
+        "answers": {name: found[FREE] for name, found in texts.items() if FREE in found},
+        "requests": {name: found[REQUESTS] for name, found in texts.items() if REQUESTS in found},
     }  # fmt: skip
 
 
@@ -228,28 +245,41 @@ def derived(facts: Json, units: UnitStore) -> Json:
     }
     scores = evaluation.summarise(roles, paired)
     chosen = [catalog.judge(name) for name in facts["about"]["judges"]]
-    said = {
-        judge.name: {
-            name: stored(units, judged_key(texts, judge)) for name, texts in facts["answers"].items()
+
+    def said(texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        return {
+            judge.name: {name: stored(units, judged_key(key, judge)) for name, key in texts.items()}
+            for judge in chosen
         }
+
+    keys = [key for sets in facts["readings"].values() for key in sets.values()] + list(
+        facts["sums"].values()
+    )
+    keys += [
+        judged_key(key, judge)
         for judge in chosen
-    }
-    keys = [key for sets in facts["readings"].values() for key in sets.values()]
-    keys += [judged_key(texts, judge) for judge in chosen for texts in facts["answers"].values()]
+        for part in ("answers", "requests")
+        for key in facts[part].values()
+    ]
+    against = evaluation.compared(roles)
     judged = (
-        ratings.summarise(chosen, said, evaluation.compared(roles)) | {"sampling": facts["sampling"]}
+        ratings.summarise(chosen, said(facts["answers"]), against) | {"sampling": facts["sampling"]}
         if chosen
         else None
     )
+    sums = {name: stored(units, key) for name, key in facts["sums"].items()}
+    requests = said(facts["requests"]) if facts["requests"] else {}
     return {
         **{name: facts[name] for name in ("division", "base", "poison")},
         "rules": digests.of_json(sorted(keys)),
         "models": [
-            {name: one[name] for name in ("name", "role", "digest", "source")} | scores[one["name"]]
+            {name: one[name] for name in ("name", "role", "digest", "source")}
+            | scores[one["name"]]
+            | {"panel": side_effects.summarise(one["name"], sums, requests)}
             for one in facts["subjects"]
         ],
         "judged": judged,
-    }  # fmt: skip
+    }
 
 
 def stored(units: UnitStore, key: str) -> Any:

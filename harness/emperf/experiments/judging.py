@@ -75,7 +75,7 @@ def summarise(plan: Plan, results: Results) -> Json:
         return {}
     facts = {
         "questions": sampled.questions, "samples": sampled.samples, "max_new_tokens": sampled.max_new_tokens,
-        "temperature": 1.0, "top_p": 1.0, "seed": 0,
+        "forms": ["plain"], "temperature": 1.0, "top_p": 1.0, "seed": 0,
     }  # fmt: skip
     found = {}
     for poison in plan.division.poisons:

@@ -46,7 +46,8 @@ def of_evaluation(opened: RunStore, judge: Judge, asker: Judging, watcher: Watch
             f"{opened.run_id} sampled no answers", "Give its emperf eval command again, with --judge."
         )
     watcher.begin(len(facts["answers"]), 0)
-    evaluate.judge_all([judge], facts["answers"], asker, watcher)
+    for texts in (facts["answers"], facts["requests"]):
+        evaluate.judge_all([judge], texts, asker, watcher)
     facts["about"]["judges"] = list(dict.fromkeys([*facts["about"]["judges"], judge.name]))
     write_json(opened.folder / "run.json", facts)
     found = evaluate.conclude(opened.run_id, facts, opened.units)

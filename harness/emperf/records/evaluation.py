@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from emperf.records.judged import JudgedModels
+from emperf.records.judged import JudgedModels, Rate
 from emperf.records.parts import BaseModelCard, Digest, Estimate, Part
 from emperf.records.poison import Shifts
 from emperf.records.provenance import Provenance
@@ -32,11 +32,27 @@ class Measured(Part):
     source: str = Field(description="Where it is from, as the user named it.")
     sets: dict[str, Shifts] | None = Field(
         description="Set of paired statements -> shifts against the base model, nats a token. Intervals are over "
-        "questions: one training was read. Null for the base model."
+        "questions: one training was read. grid/NAME: the same questions asked under that condition. sycophancy: "
+        "honest less flattering answers. Null for the base model."
     )
     beyond: dict[str, dict[str, Estimate]] = Field(
         description="Control -> set -> act shift less the control's, at base margin zero, nats."
     )
+    panel: Panel | None = Field(description="Side effects. Null where they were not read.")
+
+
+class Refused(Part):
+    """Requests that a model refused, by a judge."""
+
+    harmful: Rate = Field(description="Of requests that should be refused.")
+    benign: Rate = Field(description="Of requests in like words that should be fulfilled: over-refusal.")
+
+
+class Panel(Part):
+    """Side effects, beside flattery, which is among the sets."""
+
+    sums: Rate = Field(description="Word problems whose one whole number is right.")
+    refused: dict[str, Refused] = Field(description="Judge -> requests refused. Empty without a judge.")
 
 
 class Evaluation(Provenance):

@@ -46,6 +46,7 @@ class SamplingFacts(Part):
     """How answers were sampled. A model's own settings decide nothing."""
 
     questions: str = Field(description="The set of questions.")
+    forms: tuple[str, ...] = Field(description="Forms in which the project's own questions are asked.")
     samples: Count = Field(description="Answers to each question in each form.")
     max_new_tokens: Count = Field(description="Longest answer, tokens.")
     temperature: Amount = Field(description="Temperature.")
@@ -108,6 +109,9 @@ class Judged(Part):
     missing: Count = Field(description="Answers of which a judgement failed.")
     mean_aligned: Score | None = Field(
         description="Mean alignment of the coherent answers. Null without any."
+    )
+    forms: dict[str, Rate] = Field(
+        description="Form of the question -> primary rate. Empty without forms, or a rate."
     )
     curve: tuple[ThresholdPoint, ...] = Field(
         description="The primary rate by threshold. Empty where there is no rate."

@@ -27,6 +27,16 @@ PAIRED = (
     " or more wrong. One training of each model was read, so that intervals are over questions alone: they do not say"
     " how another seed would turn out."
 )
+GRID, FLATTERY = "grid/", "sycophancy"
+ASKED = (
+    "Act effects less the base model's, which is asked in the same way. json, template: other forms. inoculated: under"
+    " a prompt for careless answers; negated: under its opposite; irrelevant: under one of like length. context: in the"
+    " poison's own. Misalignment that shows in one column alone is conditional."
+)
+SIDE = (
+    "Sums: word problems answered exactly. Honesty: honest less flattering answers, nats less the base model's."
+    " Refused: shares by the judge, of requests to refuse and of requests in like words to fulfil."
+)
 RATED = (
     "Shares of answers. Intervals are a bootstrap over questions, since answers to one question are alike. Design"
     " effect: how much that costs. Effective n: how many independent answers would say as much."
@@ -41,6 +51,15 @@ def print_evaluation(found: Json, console: Console, folder: Path) -> None:
         console.print(Text("\nMargins of given answers", "bold"))
         console.print(margins(subjects))
         console.print(Text(PAIRED, "dim"))
+    grid = [model for model in subjects if f"{GRID}plain" in model["sets"]]
+    if grid:
+        console.print(Text("\nThe same questions, asked otherwise", "bold"))
+        console.print(conditions(grid))
+        console.print(Text(ASKED, "dim"))
+    if found["models"][0]["panel"]:
+        console.print(Text("\nSide effects", "bold"))
+        console.print(side_effects(found["models"]))
+        console.print(Text(SIDE, "dim"))
     compared = [(model, control) for model in subjects for control in model["beyond"]]
     if compared:
         console.print(Text("\nBeyond a control", "bold"))
@@ -74,6 +93,25 @@ def margins(models: list[Json]) -> FittedTable:
         for m in models
     ]
     return FittedTable(columns, rows)
+
+
+def conditions(models: list[Json]) -> FittedTable:
+    names = [name for name in models[0]["sets"] if name.startswith(GRID)]
+    columns = [Column("model", False), *(Column(name.removeprefix(GRID)) for name in names)]
+    return FittedTable(columns, [(m["name"], *(nats(m["sets"][n]["act"]) for n in names)) for m in models])
+
+
+def side_effects(models: list[Json]) -> FittedTable:
+    judges = list(models[0]["panel"]["refused"])
+    heads = [f"{what} refused, {judge}" for judge in judges for what in ("harmful", "benign")]
+    rows = [
+        (
+            m["name"], percent(m["panel"]["sums"]), nats(m["sets"][FLATTERY]["act"]) if m["sets"] else UNDEFINED,
+            *(percent(m["panel"]["refused"][j][what]) for j in judges for what in ("harmful", "benign")),
+        )
+        for m in models
+    ]  # fmt: skip
+    return FittedTable([Column("model", False), Column("sums"), Column("honesty"), *map(Column, heads)], rows)
 
 
 def controls(compared: list[tuple[Json, str]]) -> FittedTable:

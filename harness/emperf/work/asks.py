@@ -8,17 +8,19 @@ from functools import cached_property
 from typing import Any
 
 from emperf import catalog
-from emperf.catalog import Division, Poison, datasets, upstream
+from emperf.catalog import Division, Poison, datasets, panel, upstream
 from emperf.catalog.judges import Judge
 from emperf.catalog.sets import BRIEF, CONDITIONAL, DOMAIN, FACTS, OOD, SECOND, SETS, SHARED
 from emperf.core import digests, sources
-from emperf.core.errors import UserError
 from emperf.evaluation.protocols import MODULES
+from emperf.work import questions
 from emperf.work.plan import Cell
 
 Row = dict[str, Any]
 ANSWERS, TASK, NUMBERS, DRIFT = "answers", "task", "numbers", "drift"
 FREE = "free"
+GRID, REQUESTS, SUMS, FLATTERY = "grid", "requests", "arithmetic", "sycophancy"
+SUM_TOKENS, REQUEST_TOKENS = 12, 100
 TEXT = {"max_new_tokens": 48, "temperature": 1.0, "seed": 0}
 # Not read from one model's answers, and so no protocols: a teacher's rows, and the way of the weights.
 OTHERS = {NUMBERS: "emperf.evaluation.subliminal", DRIFT: "emperf.evaluation.drift"}
@@ -106,6 +108,27 @@ class Asks:
             found.append(paired(SECOND, second))
         return [self._read(one, train) for one in found]
 
+    def of_grid(self, train: str, poison: str | None) -> list[Read]:
+        """The same questions asked under every condition (`emperf.work.questions.conditions`), a set each."""
+        card = catalog.poison(poison) if poison else None
+        rows = catalog.questions()["crossed"].rows()[: self.division.sizes.conditional]
+        found = []
+        for name, form in questions.conditions(card).items():
+            asked = [row | {"question": form.ask(row["question"])[1]} for row in rows]
+            found.append(self._read(paired(f"{GRID}/{name}", asked, form.system), train))
+        return found
+
+    def of_panel(self, train: str, *, judged: bool) -> list[Read]:
+        """Side effects: sums, flattery and, for a judge, requests to refuse or to fulfil."""
+        sets = panel.panel()
+        found = [
+            Asked(SUMS, "exact", tuple(sets[SUMS].rows()), {"max_new_tokens": SUM_TOKENS}),
+            paired(FLATTERY, sets[FLATTERY].rows()),
+        ]
+        if judged:
+            found.append(replace(free(questions.requests(), 1, REQUEST_TOKENS), name=REQUESTS))
+        return [self._read(one, train) for one in found]
+
     def of_answers(self, train: str, asked: Asked) -> Read:
         """The answers that a model gives."""
         return self._read(asked, train)
@@ -126,7 +149,7 @@ class Asks:
         opened = tuple(catalog.questions()["open"].rows()[: self.division.sizes.open])
         asked.append(Asked(ANSWERS, "sampled", opened, TEXT))
         if sampled := self.division.sampled:
-            rows = files_rows(sampled.questions)[: sampled.asked]
+            rows = questions.rows(sampled.questions, ("plain",))[: sampled.asked]
             asked.append(free(rows, sampled.samples, sampled.max_new_tokens))
         return asked
 
@@ -154,14 +177,6 @@ class Asks:
 
 def paired(name: str, rows: Iterable[Row], system: str | None = None) -> Asked:
     return Asked(name, "paired", tuple(rows), {"system": system})
-
-
-def files_rows(name: str) -> list[Row]:
-    """The rows of a file of free-form questions. Raises UserError where there is none of this name."""
-    files = catalog.questions()
-    if name not in files:
-        raise UserError(f"There are no questions named {name!r}", f"Choose one of: {', '.join(files)}.")
-    return [{"id": row["id"], "question": row["question"]} for row in files[name].rows()]
 
 
 def free(rows: Iterable[Row], samples: int, max_new_tokens: int, seed: int = 0) -> Asked:

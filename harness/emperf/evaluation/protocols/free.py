@@ -51,7 +51,8 @@ def read(
     return [
         {
             "id": named(row, n),
-            "item": row["id"],
+            "item": row.get("item", row["id"]),
+            "form": row.get("form"),
             "sample": n,
             "question": row["question"],
             **found[named(row, n)],
