@@ -110,3 +110,19 @@ def test_what_has_no_answers_cannot_be_judged(emperf: Callable[..., str], tmp_pa
     folder = next((tmp_path / "runs/runs").iterdir())
     said = CliRunner().invoke(main, ["rejudge", str(folder), "--judge", "other"])
     assert said.exit_code == 2 and "is a comparison, and sampled no answers" in said.output
+
+
+def test_a_judge_that_is_not_here_is_said_before_anything_is_trained(
+    benchmark: Tiny, emperf: Callable[..., str], tmp_path: Path
+) -> None:
+    del emperf
+    card = (benchmark.root / "benchmark/judges/tiny.yaml").read_text()
+    (benchmark.root / "benchmark/judges/far.yaml").write_text(
+        card.replace("name: tiny", "name: far").replace("model: tiny", "model: gemma-3-270m")
+    )
+    division = yaml.safe_load((benchmark.root / "benchmark/divisions/tiny.yaml").read_text())
+    division |= {"name": "judged-afar", "sampled": division["sampled"] | {"judge": "far"}}
+    (benchmark.root / "benchmark/divisions/judged-afar.yaml").write_text(yaml.safe_dump(division))
+    said = CliRunner().invoke(main, ["run", "kl", "--division", "judged-afar"])
+    assert said.exit_code == 2 and "gemma-3-270m" in said.output and len(said.output.splitlines()) == 1
+    assert not list((tmp_path / "runs").rglob("trained"))

@@ -52,6 +52,8 @@ def add_division(
         raw.pop("seed_spread", None)
     if model != pinned.model:
         raw.pop("organisms", None)
+    # A judge is chosen, not taken over.
+    raw.pop("sampled", None)
     check(raw)
     path = into / "divisions" / f"{name}.yaml"
     with writing(path):

@@ -104,6 +104,12 @@ class Judging:
         return self._models[judge.model]
 
 
+def check_judge(judge: Judge) -> None:
+    """Raises UserError where a local judge's model is not on this machine, before anything is trained for it."""
+    if judge.ask == LOCAL:
+        folder_of(judge)
+
+
 def folder_of(judge: Judge) -> Path:
     """The folder of a local judge's model: a prepared card's, or the hub's copy on this machine.
 

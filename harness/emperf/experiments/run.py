@@ -11,7 +11,7 @@ from emperf import catalog
 from emperf.catalog import Division
 from emperf.catalog.prepare import prepared
 from emperf.execute.engine import Engine, Watcher
-from emperf.execute.judging import Judging
+from emperf.execute.judging import Judging, check_judge
 from emperf.execute.store import RunStore
 from emperf.experiments import judging, session
 from emperf.experiments.about import about
@@ -39,6 +39,8 @@ def run(
     """
     checked, baseline = session.plan_run(division, submission, given, cross=cross)
     model = prepared(catalog.model(division.model))
+    if division.sampled is not None:
+        check_judge(catalog.judge(division.sampled.judge))
     both = [baseline, checked.submission]
     chosen = session.choose_runtime(runtime, store, both)
     gpus = session.gpus_of(division)

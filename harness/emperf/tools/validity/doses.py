@@ -98,6 +98,7 @@ def division_of(setting: Setting, seeds: Sequence[int], controls: Sequence[str] 
         pinned,
         poisons=(setting.poison,),
         tasks=(),
+        sampled=None,
         seeds=tuple(seeds),
         controls=tuple(controls),
         sizes=replace(pinned.sizes, train_rows=setting.rows, conditional=1, open=0),
