@@ -67,3 +67,23 @@ def test_another_file_or_none_is_refused(copy: Path) -> None:
     with pytest.raises(UserError, match="cannot be read") as error:
         upstream.rows()
     assert "84fcc677" in str(error.value) and "unset" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "file", ["first_plot_questions.yaml", "grade_school_math/data/test.jsonl", "xstest_prompts.csv"]
+)
+def test_a_folder_with_other_pinned_files_alone_is_no_wrong_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("")
+    monkeypatch.setenv(upstream.COPY, str(tmp_path))
+    assert upstream.rows() == [] and upstream.digest() is None
+
+
+def test_a_folder_without_any_pinned_file_is_a_wrong_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(upstream.COPY, str(tmp_path))
+    with pytest.raises(UserError, match="holds no file that a card names"):
+        upstream.rows()

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from emperf.catalog import cards, copies
+from emperf.catalog import cards, copies, others
 from emperf.catalog.copies import COPY
 from emperf.catalog.pinned import pinned_rows
 from emperf.core import digests, paths, schemas
@@ -57,15 +57,16 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _copy() -> Path | None:
-    """The folder with copies where it holds the instrument's; None where it holds poisons' rows alone.
+    """The folder with copies where it holds the instrument's; None where it holds other pinned files alone.
 
     Raises UserError where it holds neither: then it is the wrong folder.
     """
     folder = copies.folder()
     if folder is None or any((folder / Path(file).parts[0]).exists() for file in card()["files"]):
         return folder
-    poisons = map(cards.poison, cards.names("poisons"))
-    if any(poison.source and copies.candidates(folder, poison.source) for poison in poisons):
+    sources = [cards.poison(name).source for name in cards.names("poisons")]
+    sources += [one.source for one in (*others.questions().values(), *others.panel().values())]
+    if any(source and copies.candidates(folder, source) for source in sources):
         return None
     raise UserError(
         f"{folder} holds no file that a card names, and {COPY} names it",
