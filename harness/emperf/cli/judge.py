@@ -59,12 +59,12 @@ def validate(
     from emperf.scoring.judges import curves, pair
     from emperf.scoring.judges import validate as compare
 
-    names = list(dict.fromkeys(judges))
-    given = parse_scales(scales, [reference, *names])
+    names = list(dict.fromkeys([reference, *judges]))
+    given = parse_scales(scales, names)
     if plot is not None:
         check_picture(plot)
-    table = scores.read(files, list(dict.fromkeys([reference, *names])))
-    pairs = {name: pair(table, reference, name, given) for name in names}
+    table = scores.read(files, names)
+    pairs = {name: pair(table, reference, name, given) for name in judges}
     found = [compare(one) for one in pairs.values()]
     if as_json:
         click.echo(json.dumps(found[0] if len(found) == 1 else {"judges": found}, indent=1))
