@@ -32,6 +32,13 @@ def no_cards_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(paths.CARDS, "")
 
 
+@pytest.fixture(autouse=True)
+def no_ranks_of_earlier_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed, started in this process, leaves them; what a container would find is none of them."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer Llama, prepared as a model folder is."""

@@ -100,6 +100,7 @@ def test_a_frozen_weight_that_is_edited_is_named(tiny: Path, tmp_path: Path, edi
     """It is not saved, so that the model that is scored would be another one than was trained."""
     body = f"""\
     def finish(self, context):
+        import torch
         with torch.no_grad():
             for name, weight in context.model.named_parameters():
                 if name.endswith("layers.0.input_layernorm.weight"):

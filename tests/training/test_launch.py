@@ -107,3 +107,21 @@ def test_each_process_is_told_its_number_and_an_address_that_needs_no_name(
     assert sorted(capfd.readouterr().err.splitlines()) == [
         f"{i} {i} 3 127.0.0.1 -m emperf.training --in x --rank {i}" for i in range(3)
     ]
+
+
+def test_one_process_belongs_to_no_cluster(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that finds a rank in the environment, TRL's for one, waits for the other processes."""
+    for name, value in {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3", "MASTER_ADDR": "10.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    body = (
+        "    def train(self, rows, context):\n"
+        "        import os\n"
+        "        names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')\n"
+        "        left = [name for name in names if name in os.environ]\n"
+        "        if left:\n            raise ValueError(f'left: {left}')\n"
+        "        return True\n"
+    )
+    code, log, _ = run(tmp_path / "job", tiny, submission(tmp_path / "mine", body))
+    assert code == 0, log

@@ -83,7 +83,7 @@ def submission(folder: Path, body: str) -> Path:
     folder.mkdir()
     (folder / "submission.yaml").write_text("mitigation: mitigation.py:Mine\n")
     (folder / "mitigation.py").write_text(
-        f"import torch\n\nfrom emperf.training import Mitigation\n\n\nclass Mine(Mitigation):\n{body}"
+        f"from emperf.training import Mitigation\n\n\nclass Mine(Mitigation):\n{body}"
     )
     return folder
 

@@ -44,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     if known.rank is None:
         if processes > 1:
             return launch(processes, arguments if arguments is not None else sys.argv[1:])
-        # A cluster's own numbers mean other processes than these.
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+        # A cluster's own numbers mean other processes than these, and a library that finds them would wait for those.
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
         return run(known.inputs, known.out, known.submission)
     code = run_as_rank(known.inputs, known.out, known.submission)
     if code:
