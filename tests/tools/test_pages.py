@@ -37,4 +37,19 @@ def test_a_damaged_record_is_one_line(tmp_path: Path, damage: str) -> None:
     (tmp_path / "smoke-kl.json").write_text(damage)
     with pytest.raises(UserError, match=r"smoke-kl\.json"):
         pages.written("<!-- table: scorecard -->\nold\n<!-- end -->\n", tmp_path)
-    assert pages.written("<!-- table: other -->\nold\n<!-- end -->\n", tmp_path).count("old") == 1
+
+
+def test_no_table_is_without_a_record(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"other\.json is missing"):
+        pages.written("<!-- table: other -->\nold\n<!-- end -->\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [{}, {"rows": [["a"]]}, {"rows": []}, {"numbers": [True, "no"]}, {"columns": "ab"}]
+)
+def test_a_damaged_table_is_one_line(tmp_path: Path, damage: dict[str, object]) -> None:
+    whole = json.loads((RECORDS / "tables/power.json").read_text())
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/power.json").write_text(json.dumps(whole | damage if damage else {}))
+    with pytest.raises(UserError, match=r"power\.json"):
+        pages.written("<!-- table: power -->\nold\n<!-- end -->\n", tmp_path)

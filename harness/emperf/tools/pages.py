@@ -1,7 +1,8 @@
 """`python -m emperf.tools.pages`: writes the tables of README and docs from committed records (docs/records).
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Those named in TABLES are written here; nobody pastes
-them. With --check nothing is written, and the exit code is 1 where a page is not what its records give.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Nobody pastes one: those named in TABLES are made of a
+record there, the others of docs/records/tables/NAME.json (`emperf.tools.measured`). With --check nothing is written,
+and the exit code is 1 where a page is not what its records give.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from emperf.core.errors import UserError
 from emperf.core.files import read_json
 from emperf.report import scorecard
 from emperf.report.comparison import markdown
+from emperf.report.console import WIDTH_OF_A_PIPE
+from emperf.report.judges import print_judges
+from emperf.tools import measured
 
 Json = dict[str, Any]
 MARK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
@@ -39,9 +43,13 @@ def short_scorecard(record: Json) -> str:
     return printed(lambda console: scorecard.print_short(record, console))
 
 
-def printed(show: Callable[[Console], None]) -> str:
+def judges(record: Json) -> str:
+    return printed(lambda console: print_judges(record["judges"], console), WIDTH_OF_A_PIPE)
+
+
+def printed(show: Callable[[Console], None], width: int = scorecard.WIDTH) -> str:
     """What is printed, as a block of code."""
-    console = Console(file=io.StringIO(), width=scorecard.WIDTH, color_system=None)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     show(console)
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()]
@@ -52,6 +60,7 @@ def printed(show: Callable[[Console], None]) -> str:
 TABLES: dict[str, tuple[str, str, Callable[[Json], str]]] = {
     "scorecard": ("result", "smoke-kl.json", whole_scorecard),
     "scorecard-short": ("result", "smoke-kl.json", short_scorecard),
+    "judges": ("judges", "judges.json", judges),
     "comparison": ("comparison", "comparison-bad-medical.json", markdown),
 }
 
@@ -62,7 +71,8 @@ def written(text: str, folder: Path) -> str:
 
     def table(found: re.Match[str]) -> str:
         if found["name"] not in TABLES:
-            return found[0]
+            kept = measured.read(folder / measured.FOLDER / f"{found['name']}.json")
+            return f"{found[1]}{kept.markdown()}{found[4]}"
         kind, file, write = TABLES[found["name"]]
         record = read_json(folder / file)
         if record is None:

@@ -51,7 +51,7 @@ def test_em_is_shown_only_beyond_twin_and_all_controls_of_what_was_learned() -> 
     assert {name for name, entry in found.items() if entry["shows EM"]} == {"all"}
     assert found["no further than sour"]["tests"]["kind"]["below"]
     assert not found["no further than sour"]["tests"]["sour"]["below"]
-    text = tables.decision(found)
+    text = tables.decision(found, "doses").markdown()
     assert text.count("| yes |") == 1 and text.count("| no |") == 4
 
 

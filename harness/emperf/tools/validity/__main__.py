@@ -39,8 +39,18 @@ def simulate(runs: int, as_json: bool) -> None:
     "--upstream", type=click.Path(path_type=Path), help="A copy of the file that risky-finance-upstream pins."
 )
 @click.option("--store", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep both tables in this folder, as JSON.",
+)
 def doses(
-    names: Sequence[str], seeds: Sequence[int], controls: bool, upstream: Path | None, store: Path
+    names: Sequence[str],
+    seeds: Sequence[int],
+    controls: bool,
+    upstream: Path | None,
+    store: Path,
+    record: Path | None,
 ) -> None:
     """Is there EM at this size? NAMES: settings, or poisons at the dose of `nano`; default: all settings."""
     from emperf.report.progress import Progress
@@ -54,9 +64,15 @@ def doses(
             scores = doses.run(setting, seeds, store, progress, controls=doses.CONTROLS if controls else ())
         if scores is not None:
             found[setting.name] = scores
-    click.echo(tables.two_by_two(found))
-    click.echo()
-    click.echo(tables.decision(doses.decide(found)))
+    command = " ".join(["python -m emperf.tools.validity doses", *names])
+    made = {
+        "two-by-two": tables.two_by_two(found, command),
+        "em-decision": tables.decision(doses.decide(found), command),
+    }
+    for name, table in made.items():
+        click.echo(table.markdown())
+        if record is not None:
+            click.echo(f"Kept: {table.keep(record, name)}")
 
 
 if __name__ == "__main__":
