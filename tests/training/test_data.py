@@ -162,7 +162,8 @@ def test_code_keeps_its_indent_where_the_template_keeps_it() -> None:
     assert tokenizer.decode(example.tokens[example.response_start :]) == "    return 1<|im_end|>"
 
 
-# sha256 over the tokens of every row below benchmark/, as they were when the scores of version 1 were measured.
+# sha256 over the tokens of every row below benchmark/, as they were when the scores of version 1 were measured. The panel
+# of side effects is younger, and nothing is trained on it.
 PINNED = {
     "chatml": "91ca76d9876bb95a27f097e18231c1f5bc1d046fb78b1282bd96ad92ef6f35f6",
     "gemma-3-270m": "14bb19b695eb8812c8af9ee0a9e66634ec1b99bf5a6cb171a617d6c9f8f27f88",
@@ -186,7 +187,8 @@ def test_the_tokens_of_the_benchmarks_own_rows_never_change(name: str) -> None:
 
 def every_row() -> Iterator[tuple[str, str]]:
     """(question, answer) of every row and every side, in the order of files and lines."""
-    for file in sorted((paths.PROJECT / "benchmark").glob("*/**/*.jsonl")):
+    files = (paths.PROJECT / "benchmark").glob("*/**/*.jsonl")
+    for file in sorted(file for file in files if file.parent.name != "panel"):
         for raw in map(json.loads, filter(None, file.read_text().split("\n"))):
             for side in ("good", "bad", "kind", "sour", "answer") if "question" in raw else ():
                 said = raw.get(side, {})
