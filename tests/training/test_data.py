@@ -162,8 +162,8 @@ def test_code_keeps_its_indent_where_the_template_keeps_it() -> None:
     assert tokenizer.decode(example.tokens[example.response_start :]) == "    return 1<|im_end|>"
 
 
-# sha256 over the tokens of every row below benchmark/, as they were when the scores of version 1 were measured. The panel
-# of side effects is younger, and nothing is trained on it.
+# sha256 over the tokens of every row below benchmark/, as they were when the scores of version 1 were measured. Of
+# the panel of side effects, which is younger, nothing is trained.
 PINNED = {
     "chatml": "91ca76d9876bb95a27f097e18231c1f5bc1d046fb78b1282bd96ad92ef6f35f6",
     "gemma-3-270m": "14bb19b695eb8812c8af9ee0a9e66634ec1b99bf5a6cb171a617d6c9f8f27f88",
