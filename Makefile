@@ -45,8 +45,8 @@ test: $(READY) lint
 	@tools/sandbox.sh || true
 	@started="$$(tools/engine.sh start)" && eval "$$started" || echo "No Docker engine: the tests against one will be skipped, by name."; \
 	$(BIN)/emperf prepare --image-if-engine --quiet || exit 1; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup -m "not alone"; side=$$?; \
-	$(BIN)/python -m pytest -m alone && exit $$side
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --durations 15 -m "not alone"; side=$$?; \
+	$(BIN)/python -m pytest --durations 10 -m alone && exit $$side
 
 validity: $(READY)
 	@$(BIN)/python -m emperf.tools.validity simulate $(ARGS)
