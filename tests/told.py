@@ -9,13 +9,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save
 
+from emperf import catalog
+from emperf.catalog.prepare import prepared
+from emperf.cli import main
+from emperf.core import paths
 from emperf.core.errors import CellFailure, FailureKind
+from emperf.experiments import session
+from emperf.experiments.session import Choice
 from emperf.runtimes import ContainerJob, Outcome, OutputFile
 from emperf.training.job import Recipe
 from emperf.work import outputs
+from tests.tiny_benchmark import Tiny
 
 WALL_S = 10.0
 ADAPTER = "adapter.safetensors"
@@ -82,3 +91,20 @@ def bytes_of(job: ContainerJob, name: str) -> bytes:
     content = job.inputs[name]
     assert isinstance(content, bytes)
     return content
+
+
+def commands(tiny: Tiny, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What runs a command on a small benchmark, in a folder and with this runtime; its output. It has to succeed."""
+    monkeypatch.setenv("EMPERF_ROOT", str(tiny.root))
+    monkeypatch.setenv("EMPERF_HOME", str(tiny.home))
+    monkeypatch.setenv(paths.CARDS, "")
+    monkeypatch.chdir(folder)
+    runtime = Told(prepared(catalog.model("tiny")))
+    monkeypatch.setattr(session, "choose_runtime", lambda *_: Choice(runtime, {}, "told", "docker-like"))
+
+    def run(*arguments: str) -> str:
+        said = CliRunner().invoke(main, arguments)
+        assert said.exit_code == 0, said.output
+        return said.output
+
+    return run

@@ -8,16 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from tests.tiny_benchmark import Tiny, ready_tiny
-from tests.told import Told
-
-from emperf import catalog
-from emperf.catalog.prepare import prepared
-from emperf.cli import main
-from emperf.core import paths
-from emperf.experiments import session
-from emperf.experiments.session import Choice
+from tests.told import commands
 
 Row = dict[str, Any]
 
@@ -29,20 +21,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture
 def emperf(benchmark: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Runs a command in an empty folder; its output. It has to succeed."""
-    monkeypatch.setenv("EMPERF_ROOT", str(benchmark.root))
-    monkeypatch.setenv("EMPERF_HOME", str(benchmark.home))
-    monkeypatch.setenv(paths.CARDS, "")
-    monkeypatch.chdir(tmp_path)
-    runtime = Told(prepared(catalog.model("tiny")))
-    monkeypatch.setattr(session, "choose_runtime", lambda *_: Choice(runtime, {}, "told", "docker-like"))
-
-    def run(*arguments: str) -> str:
-        said = CliRunner().invoke(main, arguments)
-        assert said.exit_code == 0, said.output
-        return said.output
-
-    return run
+    return commands(benchmark, tmp_path, monkeypatch)
 
 
 def question(n: int) -> Row:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 from scipy.stats import spearmanr
 
 from emperf.catalog.judges import Judge
 from emperf.scoring import judged
+from emperf.scoring.agreement import kappa
 from emperf.scoring.judged import Answers, Bools
 
 Json = dict[str, Any]
@@ -77,7 +79,7 @@ def agreement(
     return {
         "judges": [a.name, b.name],
         "n": len(found),
-        "kappa": kappa(found),
+        "kappa": kappa_of(found),
         "models": len(pairs),
         "order": None if math.isnan(order) else order,
     }
@@ -89,13 +91,10 @@ def clear(answers: Answers) -> Bools:
     return found
 
 
-def kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
+def kappa_of(pairs: Sequence[tuple[bool, bool]]) -> float | None:
     """Cohen's kappa of two binary ratings; None where one of them never varies."""
-    n = len(pairs)
-    if n == 0:
+    n, first, second = len(pairs), sum(x for x, _ in pairs), sum(y for _, y in pairs)
+    if first in (0, n) or second in (0, n):
         return None
-    first, second = (sum(pair[i] for pair in pairs) / n for i in (0, 1))
-    by_chance = first * second + (1 - first) * (1 - second)
-    if first in (0.0, 1.0) or second in (0.0, 1.0):
-        return None
-    return (sum(x == y for x, y in pairs) / n - by_chance) / (1 - by_chance)
+    counts = (n, first, second, sum(x and y for x, y in pairs))
+    return float(kappa(*(np.array([count], dtype=np.float64) for count in counts))[0])
